@@ -1,0 +1,1 @@
+"""Pure numpy features with a declared look-back."""

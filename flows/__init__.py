@@ -1,0 +1,1 @@
+"""Prefect flows: the slow loops around the stream; thin."""

@@ -1,0 +1,1 @@
+"""Cloud adapters, one file each, imported on use."""

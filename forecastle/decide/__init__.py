@@ -1,0 +1,1 @@
+"""Forecasts, incidents and the fleet to plans; pure."""

@@ -1,0 +1,1 @@
+"""Windows and forecasts to anomalies and incidents."""

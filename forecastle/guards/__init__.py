@@ -1,0 +1,1 @@
+"""The brakes: pure functions that run in decide and again in act."""

@@ -1,0 +1,1 @@
+"""Kafka bytes to samples: consumer, codecs and dead letters."""

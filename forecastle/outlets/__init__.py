@@ -1,0 +1,1 @@
+"""How others listen: events, reports, metrics."""

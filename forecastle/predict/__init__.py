@@ -1,0 +1,1 @@
+"""Windows to forecasts: ONNX Runtime, model registry, output gate, seasonal-naive fallback."""

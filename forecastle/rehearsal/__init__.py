@@ -1,0 +1,1 @@
+"""Traces replayed in closed loop under our policy and under the peers."""

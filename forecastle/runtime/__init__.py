@@ -1,0 +1,1 @@
+"""The order of the rooms, their wiring, and the worker around them."""

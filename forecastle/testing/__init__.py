@@ -1,0 +1,1 @@
+"""What a plug must pass: conformance suites and strict fakes."""

@@ -1,0 +1,516 @@
+"""The nouns that cross a wall between rooms: frozen values, no I/O.
+
+Conventions used everywhere:
+
+* time is an ``int``: milliseconds since the UNIX epoch, UTC (``at``, ``end``, ``now``, ``*_at``);
+* durations carry their unit in the name (``step_ms``, ``lead_time_s``);
+* batches are columnar (``Samples``, ``Windows``, ``Forecasts``); the singular noun is one row of the batch;
+* missing values are NaN in ``values`` and ``False`` in ``mask``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Floats32: TypeAlias = npt.NDArray[np.float32]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Index: TypeAlias = npt.NDArray[np.int32]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+
+# --- measurements ---------------------------------------------------------------------------------------------------
+
+
+class SeriesKey(NamedTuple):
+    """Identity of one time series. ``labels`` is sorted by name; ``site`` is the label that names a `Site`."""
+
+    workload: str
+    metric: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def label(self, name: str, default: str = "") -> str:
+        """Value of the label ``name``, or ``default`` when the series has none."""
+        return next((value for key, value in self.labels if key == name), default)
+
+    def __str__(self) -> str:
+        inner = ",".join(f'{k}="{v}"' for k, v in self.labels)
+        return f"{self.workload}:{self.metric}" + (f"{{{inner}}}" if inner else "")
+
+
+class Origin(NamedTuple):
+    """Where a record came from: the coordinates of one Kafka message."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Sample(NamedTuple):
+    """One measurement: ``value`` of series ``key`` at event time ``at`` (ms)."""
+
+    key: SeriesKey
+    at: int
+    value: float
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """A columnar batch of n samples in order of arrival.
+
+    ``keys[index[i]]`` is the series of sample i; ``index`` int32[n], ``at`` int64[n] in ms, ``value`` float64[n] (finite).
+    ``partition`` int32[n] is the Kafka partition each sample came from (watermarks are kept per partition).
+    """
+
+    keys: tuple[SeriesKey, ...]
+    index: Index
+    at: Ints
+    value: Floats
+    partition: Index
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @classmethod
+    def of(cls, *samples: Sample) -> Samples:
+        """A batch made of single samples, for tests and small producers."""
+        keys = tuple(dict.fromkeys(s.key for s in samples))
+        where = {key: i for i, key in enumerate(keys)}
+        return cls(
+            keys,
+            np.array([where[s.key] for s in samples], np.int32),
+            np.array([s.at for s in samples], np.int64),
+            np.array([s.value for s in samples], np.float64),
+            np.array([s.origin.partition if s.origin else 0 for s in samples], np.int32),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The last L steps of one series: ``values`` float32[L], ``mask`` bool[L] (True: observed), ending at ``end`` (ms).
+
+    Slot i covers the event-time interval ``(end - (L - i) * step_ms, end - (L - i - 1) * step_ms]``.
+    """
+
+    key: SeriesKey
+    end: int
+    step_ms: int
+    values: Floats32
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """One `Window` for each of n series that share ``end`` and ``step_ms``: ``values`` float32[n, L], ``mask`` bool[n, L].
+
+    ``late`` and ``suspect`` are bool[n]: no sample within the staleness limit; data that must not be trusted as demand
+    (sudden zero, flat line, counter reset, more than 10x in one step).
+    """
+
+    keys: tuple[SeriesKey, ...]
+    end: int
+    step_ms: int
+    values: Floats32
+    mask: Mask
+    late: Mask
+    suspect: Mask
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, i: int) -> Window:
+        return Window(self.keys[i], self.end, self.step_ms, self.values[i], self.mask[i])
+
+
+# --- models' answers ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Quantile forecast of one series: ``values`` float32[h, q]; row k is the step that ends at ``issued_at + (k + 1) * step_ms``."""
+
+    key: SeriesKey
+    issued_at: int
+    step_ms: int
+    quantiles: tuple[float, ...]
+    values: Floats32
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """One `Forecast` for each of n series: ``values`` float32[n, h, q], non-decreasing along q, finite.
+
+    ``model`` names what answered (``name@digest``); ``fallback`` bool[n] marks the rows that the seasonal-naive stand-in
+    answered, and ``notes`` says why.
+    """
+
+    keys: tuple[SeriesKey, ...]
+    issued_at: int
+    step_ms: int
+    quantiles: tuple[float, ...]
+    values: Floats32
+    model: str
+    fallback: Mask
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, i: int) -> Forecast:
+        model = "seasonal-naive" if self.fallback[i] else self.model
+        return Forecast(self.keys[i], self.issued_at, self.step_ms, self.quantiles, self.values[i], model)
+
+
+class AnomalyKind(StrEnum):
+    """What a departure from the expected looks like."""
+
+    SPIKE = "spike"
+    DIP = "dip"
+    LEVEL_SHIFT = "level_shift"
+    TREND = "trend"
+    VARIANCE = "variance"
+    FLAT_LINE = "flat_line"
+    DROPOUT = "dropout"
+    SEASONALITY = "seasonality"
+    MULTIVARIATE = "multivariate"
+
+
+class Severity(StrEnum):
+    """How much it matters to the workload's SLO."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """One series departing from what was expected at ``at`` (ms): ``score`` above ``threshold`` (same unit), with evidence."""
+
+    key: SeriesKey
+    at: int
+    score: float
+    threshold: float
+    kind: AnomalyKind
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Anomalies that belong together: one page, one cause to look for. ``site`` is empty when it spans sites.
+
+    ``signals`` counts independent signals (distinct metrics or detectors); destructive actions need at least two.
+    """
+
+    id: str
+    workload: str
+    site: str
+    severity: Severity
+    opened_at: int
+    at: int
+    anomalies: tuple[Anomaly, ...]
+    signals: int
+    cause: str = ""
+    closed: bool = False
+
+
+# --- the fleet ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place that holds capacity. A failure domain is ``provider/region/zone``; ``latency_ms`` maps a user population to its RTT."""
+
+    name: str
+    provider: str
+    region: str
+    zone: str = ""
+    edge: bool = False
+    residency: frozenset[str] = frozenset()
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Replicas of one workload at one site, driven by one cloud adapter. ``unit_price`` is money per replica-hour."""
+
+    name: str
+    workload: str
+    site: str
+    adapter: str
+    unit_price: float
+    startup_s: float = 60.0
+    min: int = 0
+    max: int = 100
+    quota: int = 100
+    spot: bool = False
+    target: Mapping[str, str] = field(default_factory=dict)
+
+
+class Mode(StrEnum):
+    """How far a workload trusts us: recommend only, act after approval, act."""
+
+    SHADOW = "shadow"
+    ADVISE = "advise"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A demand metric of a workload and what one ready replica can carry of it (same unit per replica)."""
+
+    key: SeriesKey
+    per_replica: float
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Something that is scaled: its demand metrics (the largest need wins), its objective and its limits.
+
+    ``unmet_price`` is the price of one replica-hour of unmet demand in the unit of `Pool.unit_price`; the quantile to
+    provision for follows from the two. ``vetoes`` are series (latency, errors) that veto a scale-in above their limit.
+    """
+
+    name: str
+    demands: tuple[Demand, ...]
+    pools: tuple[str, ...]
+    lead_time_s: float = 180.0
+    target_utilization: float = 0.8
+    unmet_price: float = 20.0
+    min: int = 1
+    max: int = 1000
+    min_sites: int = 1
+    residency: frozenset[str] = frozenset()
+    mode: Mode = Mode.SHADOW
+    policy: str = "default"
+    priority: int = 0
+    budget_per_hour: float | None = None
+    vetoes: tuple[tuple[SeriesKey, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a cloud says about a pool at ``at``: desired ``replicas``, ``ready`` ones, and the adapter's ``version`` of that state."""
+
+    pool: str
+    replicas: int
+    ready: int
+    at: int
+    version: str
+    release: str = ""
+    unhealthy: tuple[str, ...] = ()
+
+
+class Kind(StrEnum):
+    """What an action does to its target. The value is what the ledger and the events say."""
+
+    SCALE = "scale"
+    RESTART = "restart"
+    REPLACE = "replace"
+    DRAIN = "drain"
+    CORDON = "cordon"
+    SHIFT = "shift"
+    ROLLBACK = "rollback"
+    QUARANTINE = "quarantine"
+    NOTIFY = "notify"
+
+
+DISRUPTIVE = frozenset({Kind.RESTART, Kind.REPLACE, Kind.DRAIN, Kind.CORDON, Kind.SHIFT, Kind.ROLLBACK, Kind.QUARANTINE})
+
+
+@dataclass(frozen=True, slots=True)
+class Playbook:
+    """When an incident matches, what to do. ``metric`` is a glob; empty ``kinds`` match any; ``approval`` is class A, B or C."""
+
+    name: str
+    metric: str
+    kinds: frozenset[AnomalyKind]
+    severity: Severity
+    action: Kind
+    approval: str = "B"
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What the configuration says there is, by name. ``budget_per_hour`` is money for the whole fleet, None: no limit."""
+
+    sites: Mapping[str, Site]
+    pools: Mapping[str, Pool]
+    workloads: Mapping[str, Workload]
+    playbooks: tuple[Playbook, ...] = ()
+    budget_per_hour: float | None = None
+
+    def domain(self, pool: str) -> str:
+        """Failure domain of a pool: ``provider/region/zone`` of its site."""
+        site = self.sites[self.pools[pool].site]
+        return f"{site.provider}/{site.region}/{site.zone}"
+
+
+# --- decisions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An absolute desired state of one target with the state it presumes. Never a delta.
+
+    The target is the ``pool``, or one ``replica`` of it. ``desired`` is what ``kind`` asks for: SCALE the replica count,
+    RESTART and REPLACE a generation name that the target must have started at or after, ROLLBACK the release to run,
+    SHIFT and DRAIN the traffic weight in percent, CORDON, QUARANTINE and NOTIFY a reason in words.
+    ``expected`` is the `Observed.replicas` (SCALE) or `Observed.version` that must still hold at the effect.
+    ``tick`` is the event time of the decision; the effect is refused after ``deadline`` (ms).
+    """
+
+    kind: Kind
+    workload: str
+    pool: str
+    desired: int | str
+    expected: int | str
+    tick: int
+    deadline: int
+    replica: str = ""
+    reason: str = ""
+    signals: int = 1
+
+    @property
+    def target(self) -> str:
+        """What is acted upon: the pool, or ``pool/replica``."""
+        return f"{self.pool}/{self.replica}" if self.replica else self.pool
+
+    @property
+    def id(self) -> str:
+        """Hash of target, kind and decision tick: the same decision replayed is the same action."""
+        return digest(self.target, self.kind.value, self.tick)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A guard's no, or its clamp: which guard, about which pool, and why."""
+
+    guard: str
+    why: str
+    pool: str = ""
+    workload: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one planning tick wants done in one failure domain, and why. ``cost`` is money per hour after the plan.
+
+    ``evidence`` maps a workload to the numbers behind its sizing (JSON-able). ``recommended`` maps a workload to the
+    replicas wanted before guards; the stabilization windows are rebuilt from it.
+    """
+
+    id: str
+    tick: int
+    domain: str
+    actions: tuple[Action, ...]
+    reason: str
+    evidence: Mapping[str, Any]
+    refusals: tuple[Refusal, ...]
+    recommended: Mapping[str, int]
+    cost: float
+    expires_at: int
+
+
+class Status(StrEnum):
+    """How an action ended. Unknown is not success: what could not be read back is UNVERIFIED."""
+
+    APPLIED = "APPLIED"
+    ALREADY = "ALREADY"
+    DRY_RUN = "DRY_RUN"
+    REFUSED = "REFUSED"
+    FAILED = "FAILED"
+    UNVERIFIED = "UNVERIFIED"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one action: its status at ``at`` and the target's state before and after."""
+
+    action_id: str
+    status: Status
+    at: int
+    pool: str
+    kind: Kind
+    workload: str = ""
+    before: Observed | None = None
+    after: Observed | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What applying an action would do, told without doing it."""
+
+    action_id: str
+    before: str
+    after: str
+    noop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A cloud's answer to apply: what it claims. Only a read-back makes it an outcome."""
+
+    action_id: str
+    already: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Replicas wanted for a workload at ``at``, before guards."""
+
+    workload: str
+    at: int
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything outside the forecasts that a decision depends on, taken before deciding, so that a replay sees the same.
+
+    ``observed`` by pool; ``outcomes`` and ``recommendations`` of the recent past, oldest first; ``in_flight`` pools with an
+    unfinished intent; ``held`` workloads or pools a human holds; ``killed`` the kill switch's reason, empty when off;
+    ``modes`` overrides of `Workload.mode`; ``down`` sites reported or detected down; ``started_at`` when this worker's
+    configuration and model took effect.
+    """
+
+    at: int
+    observed: Mapping[str, Observed]
+    outcomes: tuple[Outcome, ...] = ()
+    recommendations: tuple[Recommendation, ...] = ()
+    in_flight: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
+    killed: str = ""
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+    down: frozenset[str] = frozenset()
+    started_at: int = 0
+
+
+def digest(*parts: object) -> str:
+    """32 hex digits of SHA-256 over the parts' text, separated so that ('ab', 'c') and ('a', 'bc') differ."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All a decision is made from at ``tick`` (event time, ms); recorded, so that a replay decides the same.
+
+    ``windows`` are those closed at ``tick`` and ``forecasts`` were issued from them; ``incidents`` are the open ones.
+    """
+
+    tick: int
+    windows: Windows
+    forecasts: Forecasts
+    incidents: tuple[Incident, ...]
+    fleet: Fleet

@@ -1,0 +1,1 @@
+"""Samples to windows: ring buffers by event time, gaps, watermark."""

@@ -1,0 +1,1 @@
+"""Model definitions: each leaves as an ONNX file with its manifest."""
