@@ -1,4 +1,4 @@
-"""The protocols behind which everything replaceable stands. At most five methods each; more power is a declared capability."""
+"""The protocols behind which everything replaceable stands. A plug has at most five methods; more power is a declared capability."""
 
 from __future__ import annotations
 
@@ -111,6 +111,9 @@ class Ledger(Protocol):
 
     def record(self, tick: int, scope: str, plans: Sequence[Plan]) -> None:
         """Record that ``tick`` was decided (also when nothing was planned). A second record of the same tick is refused."""
+
+    def last_tick(self, scope: str) -> int | None:
+        """The newest tick recorded by ``scope``, None before the first."""
 
     def intend(self, action: Action, *, epoch: int) -> bool:
         """Durably record the intent. False: this action id has an outcome already, do nothing.

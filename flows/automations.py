@@ -1,0 +1,42 @@
+"""Prefect automations of the pipeline: drift starts ``train``, an incident starts ``heal``.
+
+Events only wake a flow. What the flow may do is decided by the ledger and by ``promote``.
+Register them with ``python -m flows.automations`` after ``prefect deploy --all``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.events.actions import RunDeployment
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+
+WAKES = {
+    "drift starts train": ("forecastle.drift.detected", "train/train", {}),
+    "incident starts heal": ("forecastle.incident.opened", "heal/heal", {"incident": "{{ event.payload.incident }}"}),
+}
+
+
+async def register() -> list[str]:
+    """Create or replace the automations. Raises ObjectNotFound when a deployment is missing. Returns their names."""
+    async with get_client() as client:
+        for name, (event, deployment, parameters) in WAKES.items():
+            found = await client.read_deployment_by_name(deployment)
+            try:
+                await (await Automation.aread(name=name)).adelete()
+            except (ValueError, ObjectNotFound):
+                pass  # the first registration
+            trigger = EventTrigger(
+                expect={event}, posture=Posture.Reactive, threshold=1, within=timedelta(0), match={}, for_each=set()
+            )
+            action = RunDeployment(source="selected", deployment_id=found.id, parameters=parameters)
+            await Automation(name=name, trigger=trigger, actions=[action]).acreate()
+    return list(WAKES)
+
+
+if __name__ == "__main__":
+    print("\n".join(asyncio.run(register())))  # noqa: T201
