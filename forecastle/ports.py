@@ -19,7 +19,9 @@ from forecastle.types import (
     Outcome,
     Plan,
     Pool,
+    Progress,
     Receipt,
+    Samples,
     Windows,
 )
 
@@ -32,6 +34,27 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go backwards."""
+
+
+class Intake(Protocol):
+    """Where samples come from. What poll returned may be lost or repeated until ``commit``; nothing is ever skipped."""
+
+    def start(self, look_back_ms: int, resume_at: int | None = None) -> None:
+        """Join and seek every partition ``look_back_ms`` of event time before its committed position, or before
+        ``resume_at`` (ms, the last decided tick) if that is earlier. Raises ConfigError or BrokerUnavailable."""
+
+    def poll(self, timeout_s: float = 1.0) -> Samples:
+        """The next samples, possibly none. Refused records are in the dead-letter topic when this returns; a Transient
+        when they cannot be: then nothing was skipped and the next call tries again."""
+
+    def commit(self) -> None:
+        """Make the position after the last poll durable; called after the effects. Raises BrokerUnavailable."""
+
+    def progress(self) -> Progress:
+        """Which partitions are assigned, drained and still rebuilding; costs no request."""
+
+    def close(self) -> None:
+        """Leave without committing. Idempotent."""
 
 
 class Cloud(Protocol):

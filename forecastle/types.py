@@ -94,6 +94,21 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an intake has read. Partitions are numbered as in ``Samples.partition``.
+
+    ``assigned`` partitions are this worker's now; ``drained`` ones had nothing more to read at the last poll; ``rebuilding``
+    ones still repeat records from before their committed position (history: decided already); ``lag`` counts the unread
+    records per partition.
+    """
+
+    assigned: frozenset[int]
+    drained: frozenset[int]
+    rebuilding: frozenset[int] = frozenset()
+    lag: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """The last L steps of one series: ``values`` float32[L], ``mask`` bool[L] (True: observed), ending at ``end`` (ms).
 
