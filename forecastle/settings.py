@@ -145,6 +145,8 @@ class RuntimeSettings(Room):
     worker: str = Field("worker-0", description="name of this worker in the ledger; stable over restarts")
     health: str = Field(".forecastle/health.json", description="file the worker's heartbeat is written to")
     seed: int = Field(0, description="seed of everything random")
+    clock: Literal["wall", "event"] = Field("wall", description="event: time is the tick in hand, for replays and simulations")
+    not_before: Count = Field(0, description="event time in ms; earlier ticks are history: they fill windows, nothing is decided")
 
 
 class SiteSettings(Room):
