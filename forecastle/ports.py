@@ -138,6 +138,9 @@ class Ledger(Protocol):
     def last_tick(self, scope: str) -> int | None:
         """The newest tick recorded by ``scope``, None before the first."""
 
+    def effective_since(self, scope: str, fingerprint: str, tick: int) -> int:
+        """Tick at which ``scope`` first decided with this ``fingerprint`` of configuration and model; ``tick`` if it is new."""
+
     def intend(self, action: Action, *, epoch: int) -> bool:
         """Durably record the intent. False: this action id has an outcome already, do nothing.
         Raises Conflict when the target has another action in flight or ``epoch`` is stale."""

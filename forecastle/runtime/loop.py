@@ -79,7 +79,8 @@ class Loop:
 
     ``scope`` names this worker in the ledger. Ticks before ``not_before`` (ms) are history: they fill windows and nothing
     is decided about them. ``rebuild_ticks`` is how many of the ticks before the first undecided one are forecast and judged
-    again, so that calibration and open incidents are what they were.
+    again, so that calibration and open incidents are what they were. ``fingerprint`` changes with the configuration; it and
+    the model date the warm-up, which a restart therefore does not repeat.
     """
 
     rooms: Rooms
@@ -87,7 +88,7 @@ class Loop:
     step_ms: int
     not_before: int = 0
     rebuild_ticks: int = 240
-    started_at: int = 0
+    fingerprint: str = ""
     listeners: list[Callable[[Turned], None]] = field(default_factory=list)
     last_tick: int = 0
     _previous: Forecasts | None = None
@@ -171,7 +172,8 @@ class Loop:
         )
         forecasts = replace(f, keys=keys, values=f.values[rows], fallback=f.fallback[rows])
         fleet = self.rooms.ledger.snapshot(closed.tick, self._observe(keys))
-        fleet = replace(fleet, started_at=self.started_at)
+        serving = f"{self.fingerprint}/{f.model}"
+        fleet = replace(fleet, started_at=self.rooms.ledger.effective_since(self.scope, serving, closed.tick))
         return Situation(closed.tick, windows, forecasts, closed.incidents, fleet)
 
     def _decision_rows(self, keys: tuple[SeriesKey, ...]) -> np.ndarray:
