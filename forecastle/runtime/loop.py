@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,7 +29,9 @@ from forecastle.types import (
     Situation,
     Windows,
 )
-from forecastle.window.store import WindowStore
+
+if TYPE_CHECKING:
+    from forecastle.window.store import WindowStore
 
 DECISION_COLUMNS = 120
 """Slots of history a decision sees; more would only make the recorded situations larger."""
@@ -110,7 +113,7 @@ class Loop:
         self._settle()
         samples = self.rooms.intake.poll(timeout_s)  # 1. Kafka bytes -> samples
         self.rooms.store.append(samples)  # 2. samples -> windows
-        for tick in self.rooms.store.due(self.rooms.intake.watermarks()):
+        for tick in self.rooms.store.due(self.rooms.intake.progress()):
             closed = self._close(tick)
             if closed is not None:
                 self._pending.append(closed)
