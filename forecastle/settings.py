@@ -80,6 +80,7 @@ class DetectSettings(Room):
     budget: Positive = Field(0.1, description="false alarms allowed per series and day")
     look_back: int = Field(720, gt=0, description="slots the detectors remember")
     warmup: int = Field(120, gt=0, description="slots before a series is judged")
+    season: int = Field(1440, gt=0, description="slots of the main cycle: a trend or level that repeats it is no news")
     min_effect: Fraction = Field(0.1, description="smallest departure worth a word, as a share of the series' usual range")
     min_coverage: Fraction = Field(0.8, description="windows with less observed are not judged")
     group_s: Positive = Field(600.0, description="seconds within which anomalies of one workload are one incident")

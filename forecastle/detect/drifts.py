@@ -1,0 +1,138 @@
+"""The slow and the silent: trends that do not turn (leaks), lines that stopped moving, series that stopped coming.
+
+A trend is a Theil-Sen slope over block means, so hours of minutes become a few dozen numbers; a morning's rise is told
+from a leak by the same hours one season ago. A gap is its own event: nothing here or elsewhere takes one for a dip.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from forecastle.detect.columns import GRAIN, Columns, grains
+from forecastle.detect.moves import Found, nothing
+from forecastle.types import Floats32, Mask
+
+BLOCKS = 24
+"""Blocks of the trend test, over the whole look-back."""
+_Z = 4.5
+"""Mann-Kendall statistic of a trend: 24 blocks in perfect order give 6.8."""
+_STRAIGHT = 0.03
+_STILL = 1e-6
+_LEAST_FLAT = 8
+_LEAST_HISTORY = 30
+
+
+def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> Found:
+    """Theil-Sen slope with the Mann-Kendall test over `BLOCKS` block means; score: rise over the look-back.
+
+    ``seasonal`` float32[n, BLOCKS] are the block means one season ago in the same unit (NaN unknown). Where they are
+    known the trend must remain after subtracting them; where not, it must be straight: a cycle's flank bends.
+    """
+    found = nothing("trend", len(c.y))
+    size = c.y.shape[1] // BLOCKS // GRAIN * GRAIN
+    if not size:
+        return found
+    means = blocks(c.y, size)
+    rows = np.flatnonzero(c.judged & (c.age >= size * BLOCKS) & (np.abs(_mann_kendall(means)) > _Z))
+    if not len(rows):
+        return found
+    means = means[rows]
+    season = np.full_like(means, np.nan) if seasonal is None else seasonal[rows]
+    known = np.isfinite(season).all(axis=1)
+    slope, noise, bend = _theil_sen(means)
+    rise = np.abs(slope) * np.float32(BLOCKS - 1)
+    rest = means - np.where(known[:, None], season, 0.0).astype(np.float32)
+    rest_slope = _theil_sen(rest)[0]
+    remains = (np.abs(_mann_kendall(rest)) > _Z) & (rest_slope * np.sign(slope) > 0.5 * np.abs(slope))
+    certain: Mask = np.asarray(rise > np.maximum(3 * floor, 4 * noise))
+    certain &= (known & remains) | (~known & (bend < _STRAIGHT))
+    found.fired[rows] = certain
+    found.score[rows] = rise
+    found.threshold[rows] = 3 * floor
+    found.expected[rows] = means[:, :3].mean(axis=1)
+    found.actual[rows] = c.y[rows, -1]
+    found.since[rows] = size * BLOCKS
+    return found
+
+
+def blocks(y: Floats32, size: int) -> Floats32:
+    """Means of the last `BLOCKS` blocks of ``size`` slots (a multiple of `GRAIN`): float32[n, BLOCKS]."""
+    summed = grains(y[:, -size * BLOCKS :]).reshape(len(y), BLOCKS, size // GRAIN)
+    return np.asarray(summed.sum(axis=2) / np.float32(size), np.float32)
+
+
+def _mann_kendall(means: Floats32) -> Floats32:
+    """Normal score of "later is larger" over all pairs: float32[n]."""
+    k = means.shape[1]
+    columns = np.ascontiguousarray(means.T)
+    order = np.zeros(len(means), np.float32)
+    for gap in range(1, k):
+        order += np.sign(columns[gap:] - columns[:-gap]).sum(axis=0)
+    return order / np.float32(np.sqrt(k * (k - 1) * (2 * k + 5) / 18.0))
+
+
+def _theil_sen(means: Floats32) -> tuple[Floats32, Floats32, Floats32]:
+    """Slope per block, noise about the line, and how far it bends as a share of the rise."""
+    k = means.shape[1]
+    i, j = np.triu_indices(k, 1)
+    slope = np.asarray(np.median((means[:, j] - means[:, i]) / (j - i), axis=1), np.float32)
+    rest = means - slope[:, None] * (np.arange(k, dtype=np.float32) - (k - 1) / 2)
+    noise = 1.4826 * np.median(np.abs(np.diff(rest, axis=1)), axis=1)
+    smooth = rest.reshape(len(rest), k // 3, 3).mean(axis=2)
+    bend = np.ptp(smooth, axis=1) / np.maximum(np.abs(slope) * (k - 1), np.float32(1e-9))
+    return slope, np.asarray(noise, np.float32), np.asarray(bend, np.float32)
+
+
+def flat_line(c: Columns, rate: float) -> Found:
+    """The newest values identical longer than the series' own habit makes likely, and half as long again as ever."""
+    found = nothing("flat", len(c.y))
+    same = np.abs(c.y[:, -_LEAST_FLAT:] - c.y[:, -1:]).max(axis=1) < _STILL
+    rows = np.flatnonzero(c.judged & same)
+    if not len(rows):
+        return found
+    y, seen = c.y[rows], c.seen[rows]
+    length = y.shape[1]
+    both = seen[:, 1:] & seen[:, :-1]
+    moved = (np.abs(np.diff(y, axis=1)) > _STILL) & both
+    run = trailing_run(~moved & both)
+    share = moved.sum(axis=1) / np.maximum(c.age[rows] - 1 - run, 1)
+    longest = _longest_before(moved | ~both, length - 1 - run)
+    likely = np.log(rate) / np.log1p(-np.clip(share, 0.01, 0.98))
+    threshold = np.maximum(np.maximum(likely, 1.5 * longest + 1), _LEAST_FLAT)
+    found.fired[rows] = (run > threshold) & (share > 0.1)
+    found.score[rows], found.threshold[rows], found.since[rows] = run, threshold, run
+    found.expected[rows] = 0.0
+    found.actual[rows] = y[:, -1]
+    return found
+
+
+def dropout(c: Columns, late: Mask, least: int, coverage: float) -> Found:
+    """No sample for at least ``least`` slots and longer than ever in the window, of a series that used to come."""
+    found = nothing("dropout", len(c.y))
+    rows = np.flatnonzero(~c.seen[:, -least:].any(axis=1) & c.seen.any(axis=1))
+    if not len(rows):
+        return found
+    seen = c.seen[rows]
+    length = seen.shape[1]
+    run = trailing_run(~seen)
+    longest = _longest_before(seen, length - run)
+    came = seen.sum(axis=1) / np.maximum(c.age[rows] - run, 1)
+    threshold = np.maximum(np.where(late[rows], 0, 1.5 * longest), least - 1)
+    found.fired[rows] = (run > threshold) & (came >= coverage) & (c.age[rows] - run >= _LEAST_HISTORY)
+    found.score[rows], found.threshold[rows], found.since[rows] = run, threshold, run
+    found.expected[rows] = c.y[rows, length - 1 - run]
+    found.actual[rows] = np.nan
+    return found
+
+
+def _longest_before(breaks: Mask, end: np.ndarray) -> np.ndarray:
+    """Longest stretch between breaks in the columns before ``end`` int[n], the stretch before the first excepted."""
+    slots = np.arange(1, breaks.shape[1] + 1)
+    last = np.maximum.accumulate(np.where(breaks, slots, 0), axis=1)
+    return np.asarray(np.where((slots <= end[:, None]) & (last > 0), slots - last, 0).max(axis=1))
+
+
+def trailing_run(flags: Mask) -> np.ndarray:
+    """How many of the newest slots are all true: int[n]."""
+    backwards = ~flags[:, ::-1]
+    return np.asarray(np.where(backwards.any(axis=1), backwards.argmax(axis=1), flags.shape[1]))

@@ -1,0 +1,213 @@
+"""All series, one tick: every detector over the whole fleet at once, one budget, at most one typed anomaly a series.
+
+The detectors are functions of the window; what they remember besides (the trailing scores of the forecast and of the
+model) is a ring of `RING` ticks. So a verdict is a function of a finite past, and a worker that replays it repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.special import ndtri
+
+from forecastle.detect import drifts, moves
+from forecastle.detect.columns import GRAIN, Columns, columns
+from forecastle.detect.foresight import ScoreRing, normal_scores, take_rows
+from forecastle.detect.moves import Found
+from forecastle.detect.sites import lost_shares
+from forecastle.detect.tails import alarm_rate, tail_threshold
+from forecastle.settings import DetectSettings
+from forecastle.types import Anomaly, AnomalyKind, Floats32, Forecasts, Windows
+
+RING = 120
+"""Ticks of forecast and model scores kept per series; a replay of as many rebuilds them."""
+_FAMILIES = 6
+_CHUNK = 512
+_LEAST_GAP = 3
+_SUPPORT = 30
+
+
+class Scorer(Protocol):
+    """A learned detector: windows in, one score >= 0 per series out, and what it expected (NaN unknown)."""
+
+    name: str
+
+    def score(self, windows: Windows) -> tuple[Floats32, Floats32]:
+        """(score, expected), both float32[n]."""
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What one chunk came to: its columns and every family's verdict, in order of precedence."""
+
+    columns: Columns
+    found: list[Found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """A score of the whole fleet with its thresholds; ``expected`` is NaN where the model does not say."""
+
+    name: str
+    score: Floats32
+    threshold: Floats32
+    expected: Floats32
+
+
+class Detection:
+    """Implements `forecastle.ports.Detector`. ``scorer`` adds a learned model's score to the built-in detectors."""
+
+    def __init__(self, settings: DetectSettings, step_ms: int, scorer: Scorer | None = None) -> None:
+        self.settings = settings
+        self.step_ms = step_ms
+        self.scorer = scorer
+        self.look_back = settings.look_back
+        self.name = "built-in" if scorer is None else f"built-in+{scorer.name}"
+        self._rate = alarm_rate(settings.budget, step_ms, _FAMILIES)
+        self._rings = {"forecast": ScoreRing(RING), "model": ScoreRing(RING)}
+        self._pool = ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="detect")
+
+    def detect(self, windows: Windows, forecasts: Forecasts | None) -> tuple[Anomaly, ...]:
+        """Anomalies at ``windows.end``; ``forecasts`` were issued one step earlier (None: judged without them)."""
+        if not len(windows):
+            return ()
+        rows = [slice(at, min(at + _CHUNK, len(windows))) for at in range(0, len(windows), _CHUNK)]
+        judged = list(self._pool.map(lambda part: self._judge(windows, part), rows))
+        learned = [self._learned("forecast", windows, self._forecast_scores(windows, forecasts))]
+        if self.scorer is not None:
+            learned.append(self._learned("model", windows, self.scorer.score(windows)))
+        shares = lost_shares(windows, np.concatenate([_lost(part) for part in judged]))
+        anomalies: list[Anomaly] = []
+        for part, chunk in zip(rows, judged, strict=True):
+            chunk.found += [_effective(item, part, chunk.columns, self.settings.min_effect) for item in learned]
+            anomalies += self._anomalies(windows, part.start, chunk, shares)
+        return tuple(anomalies)
+
+    def _judge(self, windows: Windows, part: slice) -> _Judged:
+        settings, floor = self.settings, self.settings.min_effect
+        c = columns(windows, part, settings)
+        error = moves.residuals(c)
+        shift, means = _season_ago(windows, part, c, settings.season)
+        return _Judged(
+            c,
+            [
+                drifts.dropout(c, windows.late[part], _LEAST_GAP, settings.min_coverage),
+                drifts.flat_line(c, self._rate),
+                moves.level(c, self._rate, floor, shift),
+                moves.surprise(c, error, self._rate, floor),
+                moves.rate_of_change(c, self._rate, floor),
+                drifts.trend(c, floor, means),
+                moves.spread(c, error, self._rate, floor),
+            ],
+        )
+
+    def _forecast_scores(self, windows: Windows, forecasts: Forecasts | None) -> tuple[Floats32, Floats32]:
+        n = len(windows)
+        if forecasts is None or forecasts.issued_at + forecasts.step_ms != windows.end:
+            return np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+        first = forecasts.values[:, 0, :]
+        if forecasts.keys is not windows.keys and forecasts.keys != windows.keys:
+            first = take_rows(first, forecasts.keys, windows.keys)
+        score = normal_scores(windows.values[:, -1], first, forecasts.quantiles)
+        score = np.where(windows.mask[:, -1], np.abs(score), np.nan).astype(np.float32)
+        return score, first[:, first.shape[1] // 2]
+
+    def _learned(self, name: str, windows: Windows, answer: tuple[Floats32, Floats32]) -> _Learned:
+        """Threshold of a score from its own trailing ring, never under the normal law's."""
+        score, expected = answer
+        tick = windows.end // self.step_ms
+        history = self._rings[name].history(windows.keys, tick)
+        known = np.isfinite(history)
+        enough = known.sum(axis=1) >= _SUPPORT
+        tail = tail_threshold(np.where(known, history, 0.0).astype(np.float32), self._rate)
+        least = np.float32(-ndtri(self._rate / 2))
+        threshold = np.where(enough, np.maximum(tail, least), np.inf).astype(np.float32)
+        self._rings[name].put(tick, score)
+        return _Learned(name, np.nan_to_num(score, nan=0.0), threshold, expected)
+
+    def _anomalies(self, windows: Windows, start: int, chunk: _Judged, shares: dict[str, Floats32]) -> list[Anomaly]:
+        fired = np.stack([found.fired for found in chunk.found])
+        rows = np.flatnonzero(fired.any(axis=0))
+        first = fired[:, rows].argmax(axis=0)
+        return [
+            Anomaly(
+                windows.keys[start + row],
+                windows.end,
+                float(found.score[row]),
+                float(found.threshold[row]),
+                _kind(found.family, float(found.actual[row] - found.expected[row])),
+                self._evidence(windows.end, chunk, found, row)
+                | {name: round(float(share[start + row]), 4) for name, share in shares.items()},
+            )
+            for row, found in ((row, chunk.found[f]) for row, f in zip(rows.tolist(), first.tolist(), strict=True))
+        ]
+
+    def _evidence(self, end: int, chunk: _Judged, found: Found, row: int) -> dict[str, Any]:
+        """Expected and actual (metric's unit), the effect (share of the usual range), since when, and who agrees."""
+        centre, spread = float(chunk.columns.centre[row]), float(chunk.columns.spread[row])
+        expected, actual, since = float(found.expected[row]), float(found.actual[row]), int(found.since[row])
+        silent = np.isnan(actual)
+        return {
+            "families": [other.family for other in chunk.found if other.fired[row]],
+            "expected": round(expected * spread + centre, 6),
+            "actual": None if silent else round(actual * spread + centre, 6),
+            "effect": None if silent else round(actual - expected, 4),
+            "onset": end - since * self.step_ms,
+            "duration_s": since * self.step_ms // 1000,
+        }
+
+
+def _kind(family: str, effect: float) -> AnomalyKind:
+    named = {
+        "dropout": AnomalyKind.DROPOUT,
+        "flat": AnomalyKind.FLAT_LINE,
+        "level": AnomalyKind.LEVEL_SHIFT,
+        "trend": AnomalyKind.TREND,
+        "variance": AnomalyKind.VARIANCE,
+        "model": AnomalyKind.MULTIVARIATE,
+    }
+    return named.get(family) or (AnomalyKind.SPIKE if effect > 0 else AnomalyKind.DIP)
+
+
+def _season_ago(windows: Windows, part: slice, c: Columns, season: int) -> tuple[Floats32 | None, Floats32 | None]:
+    """Level difference and block means one season before, in the unit of ``c``; None when the window is too short."""
+    length, width = c.y.shape[1], windows.values.shape[1]
+    size = length // drifts.BLOCKS // GRAIN * GRAIN
+    span = max(moves.RECENT + moves.BEFORE, size * drifts.BLOCKS)
+    if width < season + span:
+        return None, None
+    here = slice(width - season - span, width - season)
+    seen = windows.mask[part, here]
+    y = (windows.values[part, here] - c.centre[:, None]) / c.spread[:, None]
+    y = np.where(seen, y, np.nan).astype(np.float32)
+    unknown = seen.mean(axis=1) < 0.8
+    y[np.isnan(y)] = 0.0
+    recent = y[:, -moves.RECENT :].mean(axis=1)
+    shift = recent - y[:, -moves.RECENT - moves.BEFORE : -moves.RECENT].mean(axis=1)
+    means = drifts.blocks(y, size) if size else np.zeros((len(y), drifts.BLOCKS), np.float32)
+    shift[unknown], means[unknown] = np.nan, np.nan
+    return shift, means
+
+
+def _effective(learned: _Learned, part: slice, c: Columns, floor: float) -> Found:
+    """A learned score's verdict on one chunk; nothing smaller than ``floor`` of the usual range counts."""
+    score, threshold = learned.score[part], learned.threshold[part]
+    middle = (learned.expected[part] - c.centre) / c.spread
+    actual = c.y[:, -1]
+    effect = np.where(np.isfinite(middle), np.abs(actual - middle), np.inf)
+    fired = c.judged & (score > threshold) & (effect > floor)
+    usual = np.where(np.isfinite(middle), middle, np.median(c.y[:, -9:-1], axis=1)).astype(np.float32)
+    return Found(learned.name, fired, score, threshold, usual, actual, np.ones(len(actual), np.int64))
+
+
+def _lost(judged: _Judged) -> np.ndarray:
+    """Series that stopped coming, or fell to nothing though they usually are not: bool[n]."""
+    c = judged.columns
+    zero = -c.centre / c.spread
+    usual = np.median(c.y[:, -70:-10], axis=1) if c.y.shape[1] >= 70 else np.zeros(len(c.y), np.float32)
+    fell = c.judged & (usual - zero > 0.5) & (np.abs(c.y[:, -2:] - zero[:, None]) < 0.02).all(axis=1)
+    return np.asarray(judged.found[0].fired | fell)
