@@ -35,6 +35,7 @@ class IntakeSettings(Room):
     max_poll_records: int = Field(20_000, gt=0, description="records per poll; bounds the latency and memory of one batch")
     max_skew_s: Positive = Field(60.0, description="seconds a sample may lie in the future; more is a broken clock")
     max_series: int = Field(50_000, gt=0, description="series per tenant; a cardinality explosion is dead-lettered beyond")
+    align_s: Positive = Field(900.0, description="seconds of event time a partition may run ahead of the slowest; bounds memory")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="PLAINTEXT is accepted for loopback brokers only"
     )
