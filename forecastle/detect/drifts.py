@@ -38,7 +38,7 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> Found:
         return found
     means = means[rows]
     season = np.full_like(means, np.nan) if seasonal is None else seasonal[rows]
-    known = np.isfinite(season).all(axis=1)
+    known: Mask = np.asarray(np.isfinite(season).all(axis=1))
     slope, noise, bend = _theil_sen(means)
     rise = np.abs(slope) * np.float32(BLOCKS - 1)
     rest = means - np.where(known[:, None], season, 0.0).astype(np.float32)
