@@ -1,0 +1,147 @@
+"""Scores along one recorded history: fitted on its first rows, then every row judged by what came before it.
+
+For files rather than fleets, so each score may cost more than a tick allows. All are causal to the bit: cutting the
+file after a row does not change that row's score. Sums run in order and matrix products over blocks of one fixed shape,
+because BLAS rounds differently for another shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.signal import lfilter
+
+from forecastle.types import Floats
+
+BLOCK = 512
+"""Rows multiplied at once."""
+MEMORY = 2000
+"""Most past windows a nearest neighbour is sought among; older history is thinned by powers of two."""
+FIT_ROWS = 20_000
+"""Most rows a fit looks at: the newest of the training rows."""
+_SHAPE, _ORDER, _HOLD = 100, 25, 5.0
+_NEIGHBOUR = 70
+
+
+def standardized(values: Floats, train: int) -> Floats:
+    """``values`` float64[n] by median and deviation of the training rows; gaps repeat the value before them."""
+    known = np.isfinite(values)
+    source = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
+    filled = np.where(source >= 0, values[np.maximum(source, 0)], 0.0)
+    fitted = filled[max(0, train - FIT_ROWS) : train]
+    return np.asarray((filled - np.median(fitted)) / (fitted.std() + 1e-9), np.float64)
+
+
+def shape_score(y: Floats, train: int) -> Floats:
+    """Strange shapes of dozens of rows: distance to the nearest past window, and to the trained ones as a whole."""
+    size = max(4, min(_SHAPE, train // 5))
+    near = calibrated(neighbour(y, train, max(4, min(_NEIGHBOUR, train // 7))), train)
+    far = calibrated(mahalanobis(y, train, size), train)
+    return held(np.log1p(near) + np.log1p(far), max(3.0, train / 50))
+
+
+def residual_score(y: Floats, train: int) -> Floats:
+    """Surprising rows: error of an autoregression fitted on the training rows, decaying by half in a few rows."""
+    error = np.abs(autoregression(y, train, max(1, min(_ORDER, train // 10))))
+    return held(calibrated(error, train), _HOLD)
+
+
+def autoregression(y: Floats, train: int, order: int) -> Floats:
+    """One-step errors float64[n] of a ridge autoregression of ``order`` with an intercept."""
+    rows = _windows(y, order + 1)
+    fitted = rows[max(order, train - FIT_ROWS) : train]
+    past = np.column_stack([fitted[:, :-1], np.ones(len(fitted))])
+    weights = np.linalg.solve(past.T @ past + np.eye(order + 1), past.T @ fitted[:, -1])
+    predict = np.append(-weights[:-1], 1.0)
+    return _by_block(rows, lambda part, _: part @ predict - weights[-1])
+
+
+def mahalanobis(y: Floats, train: int, size: int) -> Floats:
+    """Squared Mahalanobis distance float64[n] of each window of ``size`` rows from the training windows."""
+    rows = _windows(y, size)
+    fitted = rows[max(size, train - FIT_ROWS) : train]
+    mean = fitted.mean(axis=0)
+    inverse = np.linalg.inv(np.atleast_2d(np.cov((fitted - mean).T)) + 0.01 * np.eye(size))
+    return _by_block(rows, lambda part, _: np.sum((part - mean) @ inverse * (part - mean), axis=1))
+
+
+def neighbour(y: Floats, train: int, size: int) -> Floats:
+    """Distance float64[n] of each window of ``size`` rows to the nearest one that ended before it began."""
+    rows = _windows(y, size)
+    power = np.cumsum(np.concatenate([np.zeros(size), np.square(y)]))
+    square = power[size:] - power[:-size]
+
+    def distance(part: Floats, start: int) -> Floats:
+        last = start - size
+        if last < size + 5 or start + BLOCK <= train // 3:
+            return np.zeros(len(part))
+        stride = 1 << max(0, int(np.ceil(np.log2(last / MEMORY))))
+        memory = np.arange(size - 1, last, stride)
+        own = np.sum(np.square(part), axis=1)
+        apart = own[:, None] + square[memory][None, :] - 2 * part @ rows[memory].T
+        return np.asarray(np.sqrt(np.maximum(apart.min(axis=1), 0.0)))
+
+    return _by_block(rows, distance)
+
+
+def subspace_score(values: Floats, train: int) -> tuple[Floats, Floats]:
+    """Many columns: (score float64[n], share of each column in it float64[n, c]).
+
+    A column counts by how far it is from both its training level and its own recent level: what drifted and stayed is
+    no news, what returned to where it was trained is none either. Falls below the training level count `_FALL` as much
+    as rises: most metrics of a server are loads. Squares, clipped, averaged, smoothed over a few rows.
+    """
+    fitted = values[max(0, train - FIT_ROWS) : train]
+    mean = fitted.mean(axis=0)
+    unit = np.maximum(fitted.std(axis=0), _LEAST_DEVIATION * _unit(fitted))
+    recent = np.concatenate([values[:1], smoothed(values, _RECENT)[:-1]])
+    level = np.where(values > mean, values - mean, _FALL * (mean - values))
+    apart = np.minimum(level, np.abs(values - recent)) / unit
+    parts = np.square(np.minimum(apart, _CLIP))
+    return smoothed(np.sum(parts, axis=1) / values.shape[1], _HOLD), parts
+
+
+_LEAST_DEVIATION, _RECENT, _CLIP, _FALL = 1e-3, 1500.0, 50.0, 0.2
+
+
+def _unit(fitted: Floats) -> Floats:
+    """What counts as one in each column: its range; where it never moved, its size or the median column's range."""
+    reach = np.ptp(fitted, axis=0)
+    usual = float(np.median(reach[reach > 0])) if (reach > 0).any() else 1.0
+    return np.asarray(np.maximum(reach, usual))
+
+
+def smoothed(values: Floats, half_life: float) -> Floats:
+    """Exponential mean along axis 0, starting at the first row."""
+    keep = 0.5 ** (1.0 / half_life)
+    begin = keep * values[:1]
+    return np.asarray(lfilter([1 - keep], [1, -keep], values, axis=0, zi=begin)[0])
+
+
+def held(score: Floats, half_life: float) -> Floats:
+    """The largest score so far, each decaying by half in ``half_life`` rows."""
+    decay = np.arange(len(score)) * (np.log(2.0) / half_life)
+    return np.asarray(np.exp(np.maximum.accumulate(np.log(np.maximum(score, 1e-12)) + decay) - decay))
+
+
+def calibrated(score: Floats, train: int) -> Floats:
+    """``score`` as a multiple of what 2% of the later training rows exceed."""
+    fitted = score[max(train // 3, train - FIT_ROWS) : train]
+    return score / (np.quantile(fitted, 0.98) + 1e-6)
+
+
+def _windows(y: Floats, size: int) -> Floats:
+    """The window of ``size`` rows that ends at each row, the first row repeated before it: view [n, size]."""
+    return sliding_window_view(np.concatenate([np.full(size - 1, y[0]), y]), size)
+
+
+def _by_block(rows: Floats, score: Callable[[Floats, int], Floats]) -> Floats:
+    out = np.empty(len(rows))
+    padded = np.zeros((BLOCK, rows.shape[1]))
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        padded[: len(part)] = part
+        out[start : start + BLOCK] = score(padded, start)[: len(part)]
+    return out

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import csv
+
+from forecastle.detect import trails
+from forecastle.errors import ConfigError
+from forecastle.runtime.batch_detect import detect_file, judge, thresholds
+
+TRAIN, ROWS = 600, 2000
+MINUTE = 60_000
+
+
+def wave(rows=ROWS, seed=0, noise=0.1):
+    at = np.arange(rows)
+    return np.sin(2 * np.pi * at / 144) + np.random.default_rng(seed).normal(0, noise, rows)
+
+
+def write(path, columns, label=True):
+    rows = len(next(iter(columns.values())))
+    stamps = pa.array(np.arange(rows) * 300_000 + 1_700_000_000_000).cast(pa.timestamp("ms"))
+    table = pa.table({"timestamp": stamps, **columns})
+    if label:
+        table = table.append_column("label", pa.array(np.zeros(rows, np.int8)))
+    if path.suffix == ".csv":
+        csv.write_csv(table, path)
+    else:
+        pq.write_table(table, path)
+    return path
+
+
+def detect(tmp_path, columns, train=TRAIN, name="in.parquet"):
+    out = tmp_path / "out.parquet"
+    said = detect_file(write(tmp_path / name, columns), train, out)
+    return pq.read_table(out), said
+
+
+@pytest.mark.parametrize(("train", "rows", "scorer"), [(600, 2000, "shape"), (8000, 11000, "residual")])
+def test_an_event_is_found_named_and_explained(tmp_path, train, rows, scorer):
+    values = wave(rows)
+    at = train + 900
+    values[at] += 4.0
+    found, said = detect(tmp_path, {"value": values}, train)
+    assert scorer in said
+    assert found.column_names == ["timestamp", "score", "threshold", "anomaly", "kind", "evidence"]
+    assert found.num_rows == rows
+    assert found["anomaly"][at].as_py()
+    assert found["kind"][at].as_py() == "spike"
+    evidence = json.loads(found["evidence"][at].as_py())
+    assert evidence["actual"] == pytest.approx(values[at], abs=1e-5)
+    flags = np.array(found["anomaly"])
+    assert flags[: at - 1].mean() < 0.01
+    score = np.array(found["score"])
+    assert score[at] == score[: at + 1].max()
+    assert (flags == (score > np.array(found["threshold"]))).all()
+
+
+def test_training_rows_are_not_judged(tmp_path):
+    found, _ = detect(tmp_path, {"value": wave()})
+    assert not np.array(found["score"])[:TRAIN].any()
+    assert np.isinf(np.array(found["threshold"])[:TRAIN]).all()
+    assert not np.array(found["anomaly"])[:TRAIN].any()
+
+
+@pytest.mark.parametrize("cut", [601, 1023, 1024, 1537, 1999])
+@pytest.mark.parametrize("columns", [1, 5])
+def test_cutting_the_file_changes_no_score_before_the_cut(cut, columns):
+    values = np.column_stack([wave(seed=c) for c in range(columns)])
+    values[1500:1520] += 3.0
+    values[900:903, 0] = np.nan
+    names = [f"m{c}" for c in range(columns)]
+    whole = judge(values, TRAIN, 5 * MINUTE, names, 0.1)
+    part = judge(values[:cut].copy(), TRAIN, 5 * MINUTE, names, 0.1)
+    assert np.array_equal(whole.score[:cut], part.score)
+    assert np.array_equal(whole.threshold[:cut], part.threshold)
+    assert whole.kind[:cut] == part.kind
+    assert whole.evidence[:cut] == part.evidence
+
+
+@pytest.mark.parametrize("cut", [8100, 8703, 9999])
+def test_cutting_changes_nothing_for_a_long_training_either(cut):
+    values = wave(10_000)[:, None]
+    whole, part = (judge(v, 8000, MINUTE, ["v"], 0.1) for v in (values, values[:cut]))
+    assert np.array_equal(whole.score[:cut], part.score)
+
+
+def test_the_future_has_no_say():
+    values = wave()[:, None]
+    other = values.copy()
+    other[1800:] = 1e9
+    one, two = (judge(v, TRAIN, MINUTE, ["v"], 0.1) for v in (values, other))
+    assert np.array_equal(one.score[:1800], two.score[:1800])
+
+
+def test_many_columns_name_the_culprit(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {f"m{c}": rng.normal(0.3, 0.02, ROWS) for c in range(8)}
+    columns["m5"][1500:1530] += 0.5
+    found, said = detect(tmp_path, columns)
+    assert "subspace" in said
+    assert found["anomaly"][1505].as_py()
+    assert found["kind"][1505].as_py() == "multivariate"
+    assert next(iter(json.loads(found["evidence"][1505].as_py())["columns"])) == "m5"
+    assert np.array(found["anomaly"])[:1500].mean() < 0.02
+
+
+def test_a_gap_is_a_dropout_and_not_a_spike(tmp_path):
+    values = wave()
+    values[1400:1420] = np.nan
+    found, _ = detect(tmp_path, {"value": values})
+    kinds = found["kind"].to_pylist()
+    assert set(kinds[1402:1420]) == {"dropout"}
+    assert "spike" not in kinds[1400:1425]
+
+
+def test_a_flat_line_is_named(tmp_path):
+    values = wave()
+    values[1400:1520] = values[1400] + 2.0
+    found, _ = detect(tmp_path, {"value": values})
+    kinds = [k for k in found["kind"].to_pylist()[1412:1520] if k]
+    assert set(kinds) == {"flat_line"}
+
+
+def test_csv_and_parquet_and_epoch_seconds_agree(tmp_path):
+    values = wave()
+    one, _ = detect(tmp_path, {"value": values})
+    two, _ = detect(tmp_path, {"value": values}, name="in.csv")
+    assert np.array_equal(np.array(one["score"]), np.array(two["score"]))
+    seconds = pa.table({"timestamp": np.arange(ROWS) * 300 + 1_700_000_000, "value": values})
+    pq.write_table(seconds, tmp_path / "s.parquet")
+    detect_file(tmp_path / "s.parquet", TRAIN, tmp_path / "o.parquet")
+    three = pq.read_table(tmp_path / "o.parquet")
+    assert np.array_equal(np.array(one["threshold"]), np.array(three["threshold"]))
+    assert three["timestamp"][1].as_py() == 1_700_000_300
+
+
+def test_the_label_is_not_read(tmp_path):
+    plain = detect(tmp_path, {"value": wave()})[0]
+    path = tmp_path / "l.parquet"
+    table = pq.read_table(tmp_path / "in.parquet").set_column(2, "label", pa.array(np.ones(ROWS)))
+    pq.write_table(table, path)
+    detect_file(path, TRAIN, tmp_path / "o2.parquet")
+    assert pq.read_table(tmp_path / "o2.parquet")["score"].equals(plain["score"])
+
+
+def test_files_that_cannot_be_judged_are_refused(tmp_path):
+    path = write(tmp_path / "in.parquet", {"value": wave()})
+    for rows in (0, 10, ROWS, ROWS + 5):
+        with pytest.raises(ConfigError, match="--train-rows"):
+            detect_file(path, rows, tmp_path / "o.parquet")
+    pq.write_table(pa.table({"value": [1.0, 2.0]}), tmp_path / "no.parquet")
+    with pytest.raises(ConfigError, match="timestamp"):
+        detect_file(tmp_path / "no.parquet", 40, tmp_path / "o.parquet")
+    pq.write_table(pa.table({"timestamp": [1, 2], "label": [0, 1], "name": ["a", "b"]}), tmp_path / "text.parquet")
+    with pytest.raises(ConfigError, match="numeric"):
+        detect_file(tmp_path / "text.parquet", 40, tmp_path / "o.parquet")
+    (tmp_path / "x.parquet").write_text("nothing")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        detect_file(tmp_path / "x.parquet", 40, tmp_path / "o.parquet")
+
+
+def test_constant_and_dead_series_are_survived():
+    for values in (np.full(ROWS, 7.0), np.full(ROWS, np.nan), np.r_[np.full(1000, 7.0), np.full(1000, 9.0)]):
+        found = judge(values[:, None], TRAIN, MINUTE, ["v"], 0.1)
+        assert np.isfinite(found.score).all()
+    both = judge(np.column_stack([np.full(ROWS, 1.0), np.full(ROWS, np.nan)]), TRAIN, MINUTE, ["a", "b"], 0.1)
+    assert np.isfinite(both.score).all()
+
+
+def test_false_alarms_of_clean_series_follow_the_budget():
+    alerts = 0
+    for seed in range(6):
+        found = judge(wave(12_000, seed=seed)[:, None], 8000, MINUTE, ["v"], 0.1)
+        alerts += int((np.diff(found.anomaly.astype(int)) > 0).sum())
+    assert alerts <= 6 * 4000 / 1440 * 0.1 * 5
+
+
+def test_thresholds_do_not_change_the_past():
+    score = np.abs(np.random.default_rng(0).normal(size=5000))
+    whole, part = thresholds(score, 500, 1e-3), thresholds(score[:3000], 500, 1e-3)
+    assert np.array_equal(whole[:3000], part)
+    assert np.isinf(whole[:500]).all()
+
+
+# --- the scores' own laws -------------------------------------------------------------------------------------------
+
+
+def test_neighbour_finds_a_repeat_and_not_a_novelty():
+    y = np.tile(np.sin(np.arange(100) / 5), 20)
+    novel = y.copy()
+    novel[1500:1540] = 0.0
+    distance = trails.neighbour(novel, 500, 30)
+    assert distance[1400] == pytest.approx(0.0, abs=1e-4)
+    assert distance[1535] > 1.0
+
+
+def test_mahalanobis_and_autoregression_match_their_definitions():
+    y = wave(1500)
+    size = 12
+    windows = np.lib.stride_tricks.sliding_window_view(np.r_[np.full(size - 1, y[0]), y], size)
+    fitted = windows[size:400]
+    mean, inverse = fitted.mean(axis=0), np.linalg.inv(np.cov(fitted.T) + 0.01 * np.eye(size))
+    row = windows[777] - mean
+    assert trails.mahalanobis(y, 400, size)[777] == pytest.approx(row @ inverse @ row)
+    line = 0.8 ** np.arange(300.0)
+    assert trails.autoregression(line * 1e3, 200, 1)[250] == pytest.approx(0.0, abs=0.5)
+
+
+def test_held_decays_by_half():
+    score = np.zeros(40)
+    score[5] = 8.0
+    out = trails.held(score, 10.0)
+    assert out[5] == pytest.approx(8.0)
+    assert out[15] == pytest.approx(4.0)
+    assert out[4] < 1e-9
+
+
+def test_smoothed_starts_at_the_first_row():
+    assert trails.smoothed(np.full(50, 3.0), 5.0) == pytest.approx(3.0)
+    step = np.r_[np.zeros(10), np.ones(50)]
+    assert trails.smoothed(step, 5.0)[14] == pytest.approx(0.5)
