@@ -39,7 +39,8 @@ class DeadLetters:
 
     def __init__(self, settings: IntakeSettings, *, timeout_s: float = 10.0) -> None:
         self._topic = settings.dead_letter_topic
-        self._options = options(settings)
+        patience = {"bootstrap_timeout_ms": round(timeout_s * 1000), "reconnect_backoff_max_ms": 1000}
+        self._options = options(settings) | patience
         self._timeout_s = timeout_s
         self._producer: Any = None
         self._sent: set[bytes] = set()

@@ -21,7 +21,7 @@ from forecastle.intake.strict import PARSE_ERRORS, no_repeated_keys, refusal
 NO_ATTRIBUTES = msgspec.Raw(b"[]")
 
 
-class Value(msgspec.Struct, rename="camel", gc=False):
+class Value(msgspec.Struct, rename="camel", gc=False, frozen=True):
     """AnyValue."""
 
     string_value: str | None = None
@@ -29,8 +29,8 @@ class Value(msgspec.Struct, rename="camel", gc=False):
     int_value: str | int | None = None
     double_value: float | str | None = None
     bytes_value: str | None = None
-    array_value: msgspec.Raw | None = None
-    kvlist_value: msgspec.Raw | None = None
+    array_value: msgspec.Raw = msgspec.Raw()
+    kvlist_value: msgspec.Raw = msgspec.Raw()
 
 
 class Pair(msgspec.Struct, gc=False):
@@ -205,10 +205,10 @@ def _text(value: Value) -> str:
         return "true" if value.bool_value else "false"
     if value.int_value is not None:
         return str(_integer(value.int_value))
-    if value.array_value is not None:
+    if bytes(value.array_value):
         items: Any = msgspec.json.decode(value.array_value, type=dict[str, list[Value]]).get("values", [])
         return ",".join(_text(item) for item in items)
-    if value.kvlist_value is not None:
+    if bytes(value.kvlist_value):
         inner: Any = msgspec.json.decode(value.kvlist_value, type=dict[str, list[Pair]]).get("values", [])
         return ",".join(f"{name}={text}" for name, text in _texts(inner))
     given = next((v for v in (value.double_value, value.bytes_value) if v is not None), "")
