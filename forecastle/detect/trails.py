@@ -23,6 +23,7 @@ FIT_ROWS = 20_000
 """Most rows a fit looks at: the newest of the training rows."""
 _SHAPE, _ORDER, _HOLD = 100, 25, 5.0
 _NEIGHBOUR = 70
+_ALERT, _LIVING = 20, 3000.0
 
 
 def standardized(values: Floats, train: int) -> Floats:
@@ -31,7 +32,8 @@ def standardized(values: Floats, train: int) -> Floats:
     source = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
     filled = np.where(source >= 0, values[np.maximum(source, 0)], 0.0)
     fitted = filled[max(0, train - FIT_ROWS) : train]
-    return np.asarray((filled - np.median(fitted)) / (fitted.std() + 1e-9), np.float64)
+    middle = np.median(fitted)
+    return np.asarray((filled - middle) / max(float(fitted.std()), 0.02 * abs(float(middle)), 1e-6), np.float64)
 
 
 def shape_score(y: Floats, train: int) -> Floats:
@@ -40,6 +42,16 @@ def shape_score(y: Floats, train: int) -> Floats:
     near = calibrated(neighbour(y, train, max(4, min(_NEIGHBOUR, train // 7))), train)
     far = calibrated(mahalanobis(y, train, size), train)
     return held(np.log1p(near) + np.log1p(far), max(3.0, train / 50))
+
+
+def novelty(y: Floats, train: int) -> Floats:
+    """Distance of the last `_ALERT` rows from the trained ones, as a share of the largest so far and of what is usual.
+
+    What was as bad not long ago is no news. Above 1 the row is worse than anything in living memory.
+    """
+    far = np.sqrt(mahalanobis(y, train, max(3, min(_ALERT, train // 5))))
+    before = np.concatenate([far[:1], held(far, _LIVING)[:-1]])
+    return np.asarray(far / (before + np.quantile(far[train // 3 : train], 0.9) + 1e-3))
 
 
 def residual_score(y: Floats, train: int) -> Floats:

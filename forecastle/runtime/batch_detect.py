@@ -1,7 +1,7 @@
 """``forecastle detect``: a recorded file judged row by row, as it would have been at the time.
 
-The first rows train and are not judged. One scorer is chosen per file, not averaged, by a rule learned elsewhere
-(docs say on which series); the threshold follows the scores seen so far and the false-alarm budget.
+The first rows train and are not judged. One scorer is chosen per file by its shape and length; the threshold follows
+the scores seen so far and the false-alarm budget. ``benchmarks/bench_detect.py`` says on which series the rule was learned.
 """
 
 from __future__ import annotations
@@ -26,11 +26,19 @@ LONG_TRAINING = 8000
 """Training rows from which a plain autoregression outdoes shapes: enough cycles to know every minute's dynamics."""
 _REFRESH, _REMEMBER = 256, 5000
 _WARMUP = 30
+_NEWS, _PLAIN_BUDGET, _STEEPNESS = 0.55, 0.1, 0.1
+"""`trails.novelty` that alerts at the usual budget, and how that grows as the budget shrinks."""
+_QUIET, _QUIET_SHAPE = 30, 150
+"""Rows after an alert without another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """One entry per row: ``score`` 0 and ``threshold`` inf while training; ``kind`` '' unless an anomaly."""
+    """One entry per row: ``score`` 0 and ``threshold`` inf while training.
+
+    ``anomaly`` marks where an alert begins, once per event: the score passed its threshold and no alert was near, or a
+    gap or a flat line has become longer than ever. ``kind`` and ``evidence`` (JSON) are '' elsewhere.
+    """
 
     scorer: str
     score: Floats
@@ -79,22 +87,38 @@ def judge(values: Floats, train: int, step_ms: int, names: list[str], budget: fl
         y = trails.standardized(values[:, 0], train)
         scorer = "residual" if train >= LONG_TRAINING else "shape"
         score = trails.residual_score(y, train) if scorer == "residual" else trails.shape_score(y, train)
-        explain = _single(y, values[:, 0], train)
+        explain, still = _single(y, values[:, 0], train), _still(y, gap, train)
     else:
         filled = np.column_stack([_forward(values[:, c], train) for c in range(values.shape[1])])
         scorer = "subspace"
         score, parts = trails.subspace_score(filled, train)
-        explain = _several(parts, filled, names)
-    threshold = thresholds(score, train, alarm_rate(budget, step_ms, 1))
-    score[:train] = 0.0
-    lost = _lost(gap, train)
-    anomaly = ((score > threshold) & ~gap) | lost
+        explain, still = _several(parts, filled, names), np.zeros(len(gap), bool)
+    rate = alarm_rate(budget, step_ms, 1)
+    if scorer == "shape":
+        news = trails.novelty(y, train)
+        least = np.where(np.arange(len(news)) < train, np.inf, _NEWS * (_PLAIN_BUDGET / budget) ** _STEEPNESS)
+        threshold = score * least / np.maximum(news, 1e-9)
+    else:
+        threshold = thresholds(score, train, rate)
+    score[:train], threshold[:train] = 0.0, np.inf
+    named = {AnomalyKind.DROPOUT: _begins(gap, train, 2), AnomalyKind.FLAT_LINE: _begins(still, train, 9)}
+    quiet = min(train // 5, _QUIET_SHAPE) if scorer == "shape" else _QUIET
+    anomaly = alerts((score > threshold) & ~gap, quiet) | named[AnomalyKind.DROPOUT] | named[AnomalyKind.FLAT_LINE]
     kind, evidence = [""] * len(score), [""] * len(score)
     for row in np.flatnonzero(anomaly).tolist():
-        found = (AnomalyKind.DROPOUT, {"missing": True}) if lost[row] else explain(row)
-        kind[row] = found[0].value
-        evidence[row] = json.dumps({"scorer": scorer, **found[1]})
+        found, why = explain(row)
+        found = next((name for name, rows in named.items() if rows[row]), found)
+        kind[row], evidence[row] = found.value, json.dumps({"scorer": scorer, **why})
     return Verdicts(scorer, score, threshold, anomaly, kind, evidence)
+
+
+def alerts(flags: Mask, quiet: int) -> Mask:
+    """The first of each stretch of ``flags`` bool[n], and none within ``quiet`` rows of the alert before it."""
+    out, last = np.zeros(len(flags), bool), -quiet - 1
+    for row in np.flatnonzero(flags).tolist():
+        if row - last > quiet:
+            out[row], last = True, row
+    return out
 
 
 def thresholds(score: Floats, train: int, rate: float) -> Floats:
@@ -158,28 +182,32 @@ def _forward(column: Floats, train: int) -> Floats:
     return np.where(source >= 0, column[np.maximum(source, 0)], usual)
 
 
-def _lost(gap: Mask, train: int) -> Mask:
-    """Rows in a gap longer than any before it: known from its own rows and earlier ones."""
-    run = np.arange(1, len(gap) + 1) - np.maximum.accumulate(np.where(gap, 0, np.arange(1, len(gap) + 1)))
-    longest = np.maximum.accumulate(np.where(gap, 0, np.concatenate([[0], run[:-1]])))
-    lost = run > np.maximum(1.5 * longest, 2)
-    lost[:train] = False
-    return np.asarray(lost & gap)
+def _begins(flags: Mask, train: int, least: int) -> Mask:
+    """The row at which a stretch of ``flags`` has become longer than ``least`` and than any before it by half."""
+    rows = np.arange(1, len(flags) + 1)
+    run = rows - np.maximum.accumulate(np.where(flags, 0, rows))
+    longest = np.maximum.accumulate(np.where(flags, 0, np.concatenate([[0], run[:-1]])))
+    long = (run > np.maximum(1.5 * longest, least)) & flags
+    long[:train] = False
+    return np.asarray(long & ~np.concatenate([[False], long[:-1]]))
+
+
+def _still(y: Floats, gap: Mask, train: int) -> Mask:
+    """Rows that repeat the one before, of a series that seldom does."""
+    same = np.concatenate([[False], np.diff(y) == 0.0]) & ~gap
+    return same if same[1:train].mean() < 0.5 else np.zeros(len(y), bool)
 
 
 def _single(y: Floats, values: Floats, train: int) -> Explain:
     """Names what one series did at a row by the rows before it."""
     usual = float(np.std(np.diff(y[:train]))) + 1e-9
-    moves = float(np.mean(np.diff(y[:train]) != 0.0))
 
     def explain(row: int) -> tuple[AnomalyKind, dict[str, Any]]:
         recent, before = y[max(0, row - 9) : row + 1], y[max(0, row - 69) : max(1, row - 9)]
         last = float(np.median(y[max(0, row - 8) : max(1, row)]))
         shift = float(np.median(recent) - np.median(before))
         noise = float(np.std(np.diff(before))) + 0.1 * usual
-        if moves > 0.5 and np.ptp(recent) == 0.0:
-            kind = AnomalyKind.FLAT_LINE
-        elif abs(y[row] - last) > max(4 * noise, 0.5 * abs(shift)):
+        if abs(y[row] - last) > max(4 * noise, 0.5 * abs(shift)):
             kind = AnomalyKind.SPIKE if y[row] > last else AnomalyKind.DIP
         elif abs(shift) > 3 * float(np.std(before)) + noise:
             kind = AnomalyKind.LEVEL_SHIFT
@@ -192,7 +220,7 @@ def _single(y: Floats, values: Floats, train: int) -> Explain:
         expected = values[max(0, row - 69) : max(1, row - 9)]
         known = expected[np.isfinite(expected)]
         return kind, {
-            "actual": round(float(values[row]), 6),
+            "actual": round(float(values[row]), 6) if np.isfinite(values[row]) else None,
             "expected": round(float(np.median(known)), 6) if len(known) else None,
         }
 
