@@ -1,7 +1,7 @@
 """Decode -> window -> tick against a bare kafka-python poll loop over the same topic, in the same run.
 
-``python benchmarks/bench_pipeline.py`` prints the ratios and writes ``benchmarks/results/pipeline.json``. `measure` takes what to
-do with each closed window, so that the rest of the path can be put in its place. The memory of a full store is measured too.
+``python benchmarks/bench_pipeline.py`` prints the ratios and writes ``benchmarks/results/pipeline.json``. `measure` takes what
+to do with each closed window, so that the rest of the path can be put in its place. The memory of a full store is measured too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from forecastle.intake.connection import options
 from forecastle.intake.consumer import KafkaIntake
 from forecastle.intake.publish import create_topics, encode_batch
 from forecastle.runtime.broker import LocalBroker
+from forecastle.runtime.clocks import WallClock
 from forecastle.settings import IntakeSettings, WindowSettings
 from forecastle.types import Samples, SeriesKey, Windows
 from forecastle.window.store import WindowStore
@@ -32,16 +33,6 @@ ROUNDS = 3
 Hook = Callable[[Windows], object]
 
 
-class Clock:
-    """Wall time; the samples lie in its past."""
-
-    def now(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-
 def singles(count: int) -> Iterator[tuple[int, bytes]]:
     """About 200 bytes each, one sample of one of 500 series, a round of all series every 10 s of event time."""
     for i in range(count):
@@ -50,8 +41,7 @@ def singles(count: int) -> Iterator[tuple[int, bytes]]:
             at,
             (
                 b'{"workload":"shop-frontend-%03d","metric":"http_requests_per_second","labels":{"site":"aws-eu-west-1a",'
-                b'"provider":"aws","team":"checkout","env":"production"},"at":%d,"value":%.3f}'
-                % (i % SERIES, at, i % 97 * 1.5)
+                b'"provider":"aws","team":"checkout","env":"production"},"at":%d,"value":%.3f}' % (i % SERIES, at, i % 97 * 1.5)
             ),
         )
 
@@ -97,7 +87,7 @@ def fill(settings: IntakeSettings, rows: Iterator[tuple[int, bytes]]) -> int:
 
 
 def bare(settings: IntakeSettings, messages: int) -> float:
-    """Messages per second of a loop that only polls, from the poll that brought the first record."""
+    """Messages per second of a loop that only polls, from its first poll."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
@@ -106,26 +96,23 @@ def bare(settings: IntakeSettings, messages: int) -> float:
     consumer.assign([TopicPartition(settings.topics[0], 0)])
     count, began = 0, time.perf_counter()
     while count < messages:
-        asked = time.perf_counter()
-        records = consumer.poll(1000)
-        began = began if count else asked
-        count += sum(map(len, records.values()))
+        count += sum(map(len, consumer.poll(1000).values()))
     rate = count / (time.perf_counter() - began)
     consumer.close()
     return rate
 
 
 def piped(settings: IntakeSettings, messages: int, hook: Hook | None) -> tuple[float, float, int]:
-    """Messages and samples per second of the whole path, and how many ticks were closed."""
-    intake = KafkaIntake(settings, Clock())
+    """Messages and samples per second of the whole path, from its first poll with a partition, and how many ticks it closed."""
+    intake = KafkaIntake(settings, WallClock())
     store = WindowStore(WindowSettings(look_back=240))
     intake.start(0)
     taken = counted = ticks = 0
+    while not intake.progress().assigned:
+        store.append(intake.poll(1.0))
     began = time.perf_counter()
     while counted < messages:
-        asked = time.perf_counter()
         samples = intake.poll(1.0)
-        began = began if taken else asked
         store.append(samples)
         for tick in store.due(intake.progress()):
             windows = store.close(tick, 60)
@@ -190,8 +177,8 @@ def main(scale: float = 1.0, hook: Hook | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, LocalBroker(Path(folder)) as broker:
         for name, codec, rows in (
             ("single", "json", singles(int(200_000 * scale))),
-            ("batch", "json", batches(int(3_000 * scale))),
-            ("otlp", "otlp_proto", otlp(int(1_000 * scale))),
+            ("batch", "json", batches(int(1_500 * scale))),
+            ("otlp", "otlp_proto", otlp(int(1_500 * scale))),
         ):
             results[name] = measure(broker.bootstrap, name, codec, rows, hook)
     return results

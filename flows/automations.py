@@ -7,6 +7,7 @@ Register them with ``python -m flows.automations`` after ``prefect deploy --all`
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 from prefect.automations import Automation
@@ -26,17 +27,15 @@ async def register() -> list[str]:
     async with get_client() as client:
         for name, (event, deployment, parameters) in WAKES.items():
             found = await client.read_deployment_by_name(deployment)
-            try:
+            with suppress(ValueError, ObjectNotFound):  # the first registration
                 await (await Automation.aread(name=name)).adelete()
-            except (ValueError, ObjectNotFound):
-                pass  # the first registration
             trigger = EventTrigger(
                 expect={event}, posture=Posture.Reactive, threshold=1, within=timedelta(0), match={}, for_each=set()
             )
-            action = RunDeployment(source="selected", deployment_id=found.id, parameters=parameters)
+            action = RunDeployment(source="selected", deployment_id=found.id, parameters=parameters, job_variables={})
             await Automation(name=name, trigger=trigger, actions=[action]).acreate()
     return list(WAKES)
 
 
 if __name__ == "__main__":
-    print("\n".join(asyncio.run(register())))  # noqa: T201
+    print("\n".join(asyncio.run(register())))

@@ -28,14 +28,19 @@ async def write(configs: Sequence[str], flags: Sequence[str], out: str, hours: f
     since = max((plan.tick for plan in newest), default=0) - int(hours * 3_600_000)
     plans = [plan for plan in newest if plan.tick >= since]
     outcomes = [o for o in ledger.outcomes(since) if o.at >= since]
-    page = Page("Forecastle report", f"{len(plans)} plans, {len(outcomes)} outcomes; ledger verified to entry {ledger.verify()}")
+    page = Page(
+        "Forecastle report", f"{len(plans)} plans, {len(outcomes)} outcomes; ledger verified to entry {ledger.verify()}"
+    )
     page.heading("Outcomes")
     counts = Counter(f"{o.kind.value} {o.status.value}" for o in outcomes)
     page.table(["what", "count"], sorted(counts.items()))
     page.heading("Plans")
     page.table(
         ["tick", "domain", "actions", "why"],
-        [[_time(p.tick), p.domain, "; ".join(f"{a.kind} {a.target} -> {a.desired}" for a in p.actions), p.reason] for p in plans],
+        [
+            [_time(p.tick), p.domain, "; ".join(f"{a.kind} {a.target} -> {a.desired}" for a in p.actions), p.reason]
+            for p in plans
+        ],
     )
     page.heading("Refusals")
     refusals = Counter(r.guard for p in plans for r in p.refusals)

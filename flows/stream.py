@@ -65,7 +65,7 @@ class Watch:
         """Emit what is new in ``beat``. Returns the names of the events emitted."""
         if beat is None:
             return []
-        news = [
+        news: list[tuple[str, str, dict[str, Any]]] = [
             (f"forecastle.incident.opened/{incident}", "forecastle.incident.opened", {"incident": incident, "summary": line})
             for incident, line in beat.incidents.items()
         ]
@@ -112,7 +112,7 @@ async def stream(
     """Run ``workers`` worker processes for ``shift_s`` seconds. Returns the restarts per worker."""
     settings = load([Path(c) for c in configs], flags=flags)
     names = [settings.runtime.worker if workers == 1 else f"{settings.runtime.worker}-{i}" for i in range(workers)]
-    pull = [sys.executable, "-m", "forecastle.predict.pull", "--watch"]
+    pull = [sys.executable, "-m", "forecastle.runtime.pull", "--watch"]
     pull += [part for path in configs for part in ("--config", path)]
     pull += [part for flag in flags for part in ("--set", flag)]
     async with process(pull if settings.predict.registry else [sys.executable, "-c", ""]):

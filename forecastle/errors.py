@@ -26,7 +26,7 @@ class ForecastleError(Exception):
 
 
 class Transient(ForecastleError):
-    """May succeed later. ``retry_after`` in seconds is the least time to wait; ``ambiguous`` if the effect may have happened."""
+    """May succeed later. ``retry_after``: least seconds to wait; ``ambiguous``: the effect may have happened."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0, ambiguous: bool = False) -> None:
         super().__init__(message)

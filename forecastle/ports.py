@@ -1,4 +1,7 @@
-"""The protocols behind which everything replaceable stands. A plug has at most five methods; more power is a declared capability."""
+"""The protocols behind which everything replaceable stands.
+
+A plug has at most five methods; more power is a declared capability.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from forecastle.types import (
     Change,
     Fleet,
     Forecasts,
+    Intent,
     Kind,
     Mode,
     Observed,
@@ -20,6 +24,7 @@ from forecastle.types import (
     Plan,
     Pool,
     Progress,
+    Readiness,
     Receipt,
     Samples,
     Windows,
@@ -40,12 +45,16 @@ class Intake(Protocol):
     """Where samples come from. What poll returned may be lost or repeated until ``commit``; nothing is ever skipped."""
 
     def start(self, look_back_ms: int, resume_at: int | None = None) -> None:
-        """Join and seek every partition ``look_back_ms`` of event time before its committed position, or before
-        ``resume_at`` (ms, the last decided tick) if that is earlier. Raises ConfigError or BrokerUnavailable."""
+        """Join, and seek every partition to ``look_back_ms`` of event time before its committed position.
+
+        Or before ``resume_at`` (ms, the last decided tick) if that is earlier. Raises ConfigError or BrokerUnavailable.
+        """
 
     def poll(self, timeout_s: float = 1.0) -> Samples:
-        """The next samples, possibly none. Refused records are in the dead-letter topic when this returns; a Transient
-        when they cannot be: then nothing was skipped and the next call tries again."""
+        """The next samples, possibly none. Refused records are in the dead-letter topic when this returns.
+
+        Raises a Transient when they cannot be: then nothing was skipped and the next call tries again.
+        """
 
     def commit(self) -> None:
         """Make the position after the last poll durable; called after the effects. Raises BrokerUnavailable."""
@@ -64,14 +73,19 @@ class Cloud(Protocol):
     capabilities: frozenset[Kind]
 
     def observe(self, pool: Pool) -> Observed:
-        """The pool's state now. Raises NotFound when it does not exist: never an empty answer for everything."""
+        """The pool's state now. Raises NotFound when it does not exist: never an empty answer for everything.
+
+        With `Observed.traffic` where it has a traffic weight of the whole pool: then a failover can drain it.
+        """
 
     def preview(self, action: Action, observed: Observed) -> Change:
         """What ``apply`` would do; no effect."""
 
     def apply(self, action: Action, pool: Pool, *, token: str) -> Receipt:
-        """Make it so. A used ``token`` or an already-true state changes nothing and says ``already``; a broken
-        ``action.expected`` raises Conflict. The caller retries, never the adapter."""
+        """Make it so. A used ``token`` or an already-true state changes nothing and says ``already``.
+
+        A broken ``action.expected`` raises Conflict. The caller retries, never the adapter.
+        """
 
     def close(self) -> None:
         """Release connections. Idempotent."""
@@ -141,15 +155,54 @@ class Ledger(Protocol):
     def effective_since(self, scope: str, fingerprint: str, tick: int) -> int:
         """Tick at which ``scope`` first decided with this ``fingerprint`` of configuration and model; ``tick`` if it is new."""
 
-    def intend(self, action: Action, *, epoch: int) -> bool:
+    def intend(self, action: Action, *, epoch: int, before: Observed | None = None) -> bool:
         """Durably record the intent. False: this action id has an outcome already, do nothing.
-        Raises Conflict when the target has another action in flight or ``epoch`` is stale."""
 
-    def conclude(self, outcome: Outcome) -> None:
-        """Record the end of an intent (or a refusal without one)."""
+        Raises Conflict when the target has another action in flight or ``epoch`` is stale.
+        """
+
+    def conclude(self, outcome: Outcome, *, epoch: int | None = None) -> None:
+        """Record the end of an intent (or a refusal without one).
+
+        An intent that has left ``epoch``, because a newer worker took it over, is that worker's to conclude: nothing happens.
+        """
+
+    def ended(self, action_id: str) -> Outcome | None:
+        """How the action's intent ended; None while it has not, or was never intended."""
+
+    def unfinished(self, action_id: str = "") -> tuple[Intent, ...]:
+        """Intents without an outcome, oldest first; of one action when given."""
+
+    def note_ready(self, found: Sequence[Readiness]) -> None:
+        """Record when growth was first seen ready; a second record of the same action changes nothing."""
+
+    def note_given_back(self, pools: Sequence[str]) -> None:
+        """Record that nothing is to be given back to these pools that a failover emptied."""
 
     def snapshot(self, now: int, observed: dict[str, Observed]) -> Fleet:
         """The fleet as the ledger knows it at ``now``: recent outcomes, recommendations, holds, modes, kill switch."""
+
+    def close(self) -> None:
+        """Release the store. Idempotent."""
+
+
+class Leases(Protocol):
+    """Who may touch a target and how often, in the ledger's store. Raises StoreUnavailable."""
+
+    def lease(self, target: str, holder: str, ttl_s: float) -> int:
+        """A new epoch for ``target``, larger than any before. Raises Conflict while another holder has it."""
+
+    def hand_back(self, target: str, epoch: int) -> None:
+        """End the lease if ``epoch`` still holds it."""
+
+    def fenced(self, target: str, epoch: int) -> bool:
+        """True when ``epoch`` does not hold ``target`` any more."""
+
+    def allow(self, name: str, capacity: float, per_hour: float) -> None:
+        """Give a budget its rule. Without one there is nothing to take."""
+
+    def take(self, names: str | Sequence[str], n: float = 1.0) -> str:
+        """Take from every budget or from none; '' or the name of the one that has too little."""
 
 
 class Approvals(Protocol):
@@ -163,3 +216,9 @@ class Approvals(Protocol):
 
     def mode(self, workload: str) -> Mode | None:
         """Promoted mode of the workload, None when never changed."""
+
+    def held(self, *names: str) -> str:
+        """Why a human holds one of ``names`` (workload, pool, domain), '' when nobody does."""
+
+    def request(self, plan: Plan, requester: str, people: int) -> None:
+        """Ask ``people`` distinct persons other than ``requester`` to approve the plan. Idempotent."""

@@ -99,13 +99,14 @@ class Progress:
 
     ``assigned`` partitions are this worker's now; ``drained`` ones had nothing more to read at the last poll; ``rebuilding``
     ones still repeat records from before their committed position (history: decided already); ``lag`` counts the unread
-    records per partition.
+    records per partition; ``skew_s`` tells how many seconds a source's clock (``topic/partition``) lately ran ahead at most.
     """
 
     assigned: frozenset[int]
     drained: frozenset[int]
     rebuilding: frozenset[int] = frozenset()
     lag: Mapping[int, int] = field(default_factory=dict)
+    skew_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Quantile forecast of one series: ``values`` float32[h, q]; row k is the step that ends at ``issued_at + (k + 1) * step_ms``."""
+    """Quantile forecast of one series: ``values`` float32[h, q]; row k ends at ``issued_at + (k + 1) * step_ms``."""
 
     key: SeriesKey
     issued_at: int
@@ -243,20 +244,30 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place that holds capacity. A failure domain is ``provider/region/zone``; ``latency_ms`` maps a user population to its RTT."""
+    """A place that holds capacity. Failure domain: ``provider/region/zone``. ``latency_ms``: user population -> its RTT.
+
+    ``capacity`` is what all pools together may hold there, in units of `Pool.size` (None: no limit but their own);
+    ``egress_price`` is money per GB that leaves it.
+    """
 
     name: str
     provider: str
     region: str
     zone: str = ""
-    edge: bool = False
     residency: frozenset[str] = frozenset()
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    capacity: float | None = None
+    egress_price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Replicas of one workload at one site, driven by one cloud adapter. ``unit_price`` is money per replica-hour."""
+    """Replicas of one workload at one site, driven by one cloud adapter. ``unit_price`` is money per replica-hour.
+
+    ``size`` is what a replica takes of `Site.capacity`; ``committed`` replicas are paid whether used or not, each at
+    ``committed_price`` (None: ``unit_price``); ``interruptions_h`` is how often an hour a spot replica is taken back. One of
+    ``traffic`` holds no replicas of the workload: it is what a load balancer sends to the site.
+    """
 
     name: str
     workload: str
@@ -269,6 +280,28 @@ class Pool:
     quota: int = 100
     spot: bool = False
     target: Mapping[str, str] = field(default_factory=dict)
+    size: float = 1.0
+    committed: int = 0
+    interruptions_h: float = 0.0
+    committed_price: float | None = None
+    traffic: bool = False
+
+    def cost(self, replicas: int) -> float:
+        """Money per hour with so many replicas: the committed ones whether used or not, the rest at ``unit_price``."""
+        return self.sunk + max(0, replicas - self.committed) * self.unit_price
+
+    @property
+    def sunk(self) -> float:
+        """Money per hour of the commitment, which is paid without a replica too."""
+        return self.committed * (self.unit_price if self.committed_price is None else self.committed_price)
+
+
+class Domain(StrEnum):
+    """How much may fail at once: the level of a failure domain that a workload is to survive the loss of."""
+
+    ZONE = "zone"
+    REGION = "region"
+    PROVIDER = "provider"
 
 
 class Mode(StrEnum):
@@ -280,11 +313,84 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What capacity is learned from: a replica's mean usage ``key``, with ``full`` its value when a replica is full.
+
+    ``replicas`` is the series of ready replicas. What is learned may be ``raise_limit`` times `Demand.per_replica` at most.
+    """
+
+    key: SeriesKey
+    replicas: SeriesKey
+    full: float = 1.0
+    raise_limit: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A replica as ``slots`` servers of a common queue, ``service_s`` seconds a request; demand is requests per second.
+
+    ``latency_s`` bounds the response time, its quantile ``quantile`` or its mean; ``wait`` the share of requests that wait.
+    """
+
+    service_s: float
+    latency_s: float | None = None
+    quantile: float | None = None
+    wait: float | None = None
+    slots: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
-    """A demand metric of a workload and what one ready replica can carry of it (same unit per replica)."""
+    """A demand metric of a workload and what one ready replica can carry of it (same unit per replica).
+
+    With a `Usage` that number is learned from the windows, with a `Service` the need follows from a latency target; the
+    reactive floor stays that of ``per_replica`` unless the usage is allowed to raise it.
+    """
 
     key: SeriesKey
     per_replica: float
+    usage: Usage | None = None
+    service: Service | None = None
+
+    @property
+    def series(self) -> tuple[SeriesKey, ...]:
+        """Every series that sizing reads for it."""
+        return (self.key,) if self.usage is None else (self.key, self.usage.key, self.usage.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A planned occasion in ``[start, end)`` (ms): the forecast times ``factor``, and at least ``replicas``."""
+
+    name: str
+    start: int
+    end: int
+    factor: float = 1.0
+    replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Holidays:
+    """Public holidays of ``country`` (ISO 3166-1, ``subdivision`` ISO 3166-2) as events of the local days in ``zone``."""
+
+    country: str
+    zone: str
+    subdivision: str = ""
+    factor: float = 1.0
+    replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A service level objective: the ``target`` share of good events, or of good time slices if ``timeslices``.
+
+    ``budget`` is the series that tells the share of the error budget left (1: all of it, 0 and below: none).
+    """
+
+    name: str
+    target: float
+    timeslices: bool = False
+    budget: SeriesKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +399,11 @@ class Workload:
 
     ``unmet_price`` is the price of one replica-hour of unmet demand in the unit of `Pool.unit_price`; the quantile to
     provision for follows from the two. ``vetoes`` are series (latency, errors) that veto a scale-in above their limit.
+    After the loss of any one domain of the level ``survive``, ``survive_share`` of the replicas must be left. ``population``
+    says which share of the demand comes from which users; they are served from within ``max_latency_ms``. A replica sends
+    ``egress_gb_h`` GB an hour, costs ``move_price`` to start elsewhere, and at most ``spot_share`` of them are on spot.
+    ``events`` and ``holidays`` are occasions known beforehand; ``slo`` is what it has promised. ``traffic`` are the pools
+    that are load balancers' shares, of which none is in ``pools``.
     """
 
     name: str
@@ -310,11 +421,42 @@ class Workload:
     priority: int = 0
     budget_per_hour: float | None = None
     vetoes: tuple[tuple[SeriesKey, float], ...] = ()
+    survive: Domain | None = None
+    survive_share: float = 1.0
+    population: Mapping[str, float] = field(default_factory=dict)
+    max_latency_ms: float | None = None
+    egress_gb_h: float = 0.0
+    move_price: float = 0.0
+    spot_share: float = 0.5
+    events: tuple[Event, ...] = ()
+    holidays: Holidays | None = None
+    slo: Objective | None = None
+    traffic: tuple[str, ...] = ()
+
+    @property
+    def series(self) -> frozenset[SeriesKey]:
+        """Every series a decision about it reads."""
+        read = {key for demand in self.demands for key in demand.series} | {key for key, _ in self.vetoes}
+        return frozenset(read | ({self.slo.budget} if self.slo is not None and self.slo.budget is not None else set()))
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What is sent to a pool: its ``weight`` in percent, 0 when it is drained, and the ``kind`` of action that changes it.
+
+    DRAIN 0 takes all of it away at once and 100 gives back what was; SHIFT sets the weight, in steps where the adapter ramps.
+    """
+
+    weight: int
+    kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a cloud says about a pool at ``at``: desired ``replicas``, ``ready`` ones, and the adapter's ``version`` of that state."""
+    """A pool at ``at`` as its cloud tells it: desired ``replicas``, ``ready`` ones, the adapter's ``version`` of that state.
+
+    ``traffic`` is None where the adapter has no weight of the pool as a whole.
+    """
 
     pool: str
     replicas: int
@@ -323,6 +465,7 @@ class Observed:
     version: str
     release: str = ""
     unhealthy: tuple[str, ...] = ()
+    traffic: Traffic | None = None
 
 
 class Kind(StrEnum):
@@ -344,7 +487,7 @@ DISRUPTIVE = frozenset({Kind.RESTART, Kind.REPLACE, Kind.DRAIN, Kind.CORDON, Kin
 
 @dataclass(frozen=True, slots=True)
 class Playbook:
-    """When an incident matches, what to do. ``metric`` is a glob; empty ``kinds`` match any; ``approval`` is class A, B or C."""
+    """What to do when an incident matches. ``metric``: a glob; empty ``kinds`` match any; ``approval``: class A, B or C."""
 
     name: str
     metric: str
@@ -364,10 +507,11 @@ class Inventory:
     playbooks: tuple[Playbook, ...] = ()
     budget_per_hour: float | None = None
 
-    def domain(self, pool: str) -> str:
-        """Failure domain of a pool: ``provider/region/zone`` of its site."""
+    def domain(self, pool: str, level: Domain = Domain.ZONE) -> str:
+        """Failure domain of a pool: ``provider/region/zone`` of its site, or the part of it down to ``level``."""
         site = self.sites[self.pools[pool].site]
-        return f"{site.provider}/{site.region}/{site.zone}"
+        parts = {Domain.PROVIDER: 1, Domain.REGION: 2, Domain.ZONE: 3}[level]
+        return "/".join((site.provider, site.region, site.zone)[:parts])
 
 
 # --- decisions ------------------------------------------------------------------------------------------------------
@@ -381,7 +525,9 @@ class Action:
     RESTART and REPLACE a generation name that the target must have started at or after, ROLLBACK the release to run,
     SHIFT and DRAIN the traffic weight in percent, CORDON, QUARANTINE and NOTIFY a reason in words.
     ``expected`` is the `Observed.replicas` (SCALE) or `Observed.version` that must still hold at the effect.
-    ``tick`` is the event time of the decision; the effect is refused after ``deadline`` (ms).
+    ``tick`` is the event time of the decision; the effect is refused after ``deadline`` (ms). ``approval`` is the class its
+    playbook asks for (A, B or C), empty when the kind alone decides. ``base`` makes a DRAIN or SHIFT part of a failover, which
+    empties a lost site or gives back its traffic: the weight there was before; None: it is none.
     """
 
     kind: Kind
@@ -394,6 +540,8 @@ class Action:
     replica: str = ""
     reason: str = ""
     signals: int = 1
+    approval: str = ""
+    base: int | None = None
 
     @property
     def target(self) -> str:
@@ -421,7 +569,8 @@ class Plan:
     """What one planning tick wants done in one failure domain, and why. ``cost`` is money per hour after the plan.
 
     ``evidence`` maps a workload to the numbers behind its sizing (JSON-able). ``recommended`` maps a workload to the
-    replicas wanted before guards; the stabilization windows are rebuilt from it.
+    replicas wanted before guards; the stabilization windows are rebuilt from it. ``approvals`` is how many distinct people
+    must approve before any of its actions may take effect.
     """
 
     id: str
@@ -434,6 +583,7 @@ class Plan:
     recommended: Mapping[str, int]
     cost: float
     expires_at: int
+    approvals: int = 0
 
 
 class Status(StrEnum):
@@ -449,7 +599,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one action: its status at ``at`` and the target's state before and after."""
+    """The end of one action: its status at ``at``, the target's state before and after, and the action's ``base``."""
 
     action_id: str
     status: Status
@@ -460,6 +610,17 @@ class Outcome:
     before: Observed | None = None
     after: Observed | None = None
     detail: str = ""
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An effect that was about to happen: recorded before it at ``at`` under the lease ``epoch``, with the state ``before``."""
+
+    action: Action
+    epoch: int
+    at: int
+    before: Observed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,6 +632,13 @@ class Change:
     after: str
     noop: bool
 
+    @classmethod
+    def of(cls, action: Action, observed: Observed) -> Change:
+        """By the action alone: replicas for SCALE, the release for ROLLBACK, else the version."""
+        states = {Kind.SCALE: str(observed.replicas), Kind.ROLLBACK: observed.release}
+        before, after = states.get(action.kind, observed.version), str(action.desired)
+        return cls(action.id, before, after, noop=before == after)
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
@@ -479,6 +647,7 @@ class Receipt:
     action_id: str
     already: bool
     detail: str = ""
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,13 +660,36 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True)
+class Readiness:
+    """Growth of ``pool`` was first seen to be all ready at ``at`` (ms), ``lag_s`` seconds after its order took effect."""
+
+    action_id: str
+    pool: str
+    at: int
+    lag_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A pool that a failover emptied: the traffic weight ``base`` to give back, and the one it was ``left`` with.
+
+    ``left`` is None where that could not be read.
+    """
+
+    base: int
+    left: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """Everything outside the forecasts that a decision depends on, taken before deciding, so that a replay sees the same.
 
     ``observed`` by pool; ``outcomes`` and ``recommendations`` of the recent past, oldest first; ``in_flight`` pools with an
     unfinished intent; ``held`` workloads or pools a human holds; ``killed`` the kill switch's reason, empty when off;
-    ``modes`` overrides of `Workload.mode`; ``down`` sites reported or detected down; ``started_at`` when this worker's
-    configuration and model took effect.
+    ``modes`` overrides of `Workload.mode`; ``down`` sites that a person reported down; ``started_at`` when this worker's
+    configuration and model took effect; ``panicked_at`` the newest tick whose plan has a refusal of the guard ``panic``;
+    ``readied`` how long recent growth took to be ready, oldest first; ``reports`` who reported a site down and why;
+    ``drained`` pools whose traffic a failover took away and nobody has given back.
     """
 
     at: int
@@ -510,6 +702,10 @@ class Fleet:
     modes: Mapping[str, Mode] = field(default_factory=dict)
     down: frozenset[str] = frozenset()
     started_at: int = 0
+    panicked_at: int = 0
+    readied: tuple[Readiness, ...] = ()
+    reports: Mapping[str, str] = field(default_factory=dict)
+    drained: Mapping[str, Drained] = field(default_factory=dict)
 
 
 def digest(*parts: object) -> str:

@@ -8,6 +8,7 @@ Normalization is part of the graph.
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,10 +91,12 @@ def train(
     mask: npt.NDArray[np.bool_],
     cfg: Mapping[str, Any],
     device: str = "cpu",
+    *,
+    deadline_s: float | None = None,
 ) -> Reconstruct:
     """Fit on the history ``values`` float32[n, t] (``mask``: observed); the last fifth of time stops it early.
 
-    Raises ValueError when the history is shorter than two look-backs.
+    ``deadline_s`` bounds the wall time. Raises ValueError when the history is shorter than two look-backs.
     """
     settings = _settings(cfg)
     length, rows = settings["look_back"], grouped(keys, settings["channels"])
@@ -102,11 +105,12 @@ def train(
     if span < 2 * length + 10:
         raise ValueError(f"history has {span} slots; a look-back of {length} needs at least {2 * length + 10}")
     split = max(length + 1, int(0.8 * span))
-    return _fit(build(settings).to(device), history, (split, span), settings, device).cpu().eval()
+    ends = time.monotonic() + (deadline_s or float("inf"))
+    return _fit(build(settings).to(device), history, (split, span), settings, device, ends=ends).cpu().eval()
 
 
 def _fit(
-    model: Reconstruct, history: History, until: tuple[int, int], settings: Mapping[str, Any], device: str
+    model: Reconstruct, history: History, until: tuple[int, int], settings: Mapping[str, Any], device: str, *, ends: float
 ) -> Reconstruct:
     rng, (split, span), length = np.random.default_rng(settings["seed"]), until, model.look_back
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learning_rate"], weight_decay=1e-4)
@@ -119,14 +123,17 @@ def _fit(
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % settings["check_every"] and step != settings["steps"]:
+        over = step == settings["steps"] or time.monotonic() > ends
+        if step % settings["check_every"] and not over:
             continue
         with torch.no_grad():
             held_loss = _loss(model, held, device).item()
         log.info("detector step %d: loss %.4f, held out %.4f", step, loss.item(), held_loss)
         if held_loss < best - 1e-4:
             best, kept, strikes = held_loss, _weights(model), 0
-        elif (strikes := strikes + 1) >= settings["patience"]:
+        else:
+            strikes += 1
+        if over or strikes >= settings["patience"]:
             break
     model.load_state_dict(kept)
     return model

@@ -17,6 +17,8 @@ GRAIN = 5
 """Slots summed together where a detector need not see every slot of the past."""
 LAGS = 5
 """Order of the autoregression; a slot is judged by it only when this many slots before it were observed."""
+STILL = 1e-6
+"""Change between slots, as a share of the usual range, that is none."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -25,25 +27,31 @@ class Columns:
     """n series x L slots. ``y`` is ``(value - centre) / spread`` with gaps filled; ``spread`` the 5%-95% range.
 
     ``seen`` marks observed slots, ``sound`` those whose `LAGS` predecessors were observed too. ``judged`` bool[n]: old
-    enough, covered enough and observed now. ``age`` int[n] slots since the first observation.
+    enough, covered enough and observed now. ``age`` int[n] slots since the first observation. ``lenience`` float32[n]
+    is what people's words multiply a series' thresholds by, 1 where they said nothing. ``coarse`` are the `grains` of ``y``.
     """
 
     y: Floats32
+    coarse: Floats32
     seen: Mask
     sound: Mask
     judged: Mask
     age: np.ndarray
     centre: Floats32
     spread: Floats32
+    lenience: Floats32
 
     def value(self, y: Floats32) -> Floats32:
         """Back to the unit of the metric; ``y`` float32[n]."""
         return y * self.spread + self.centre
 
 
-def columns(windows: Windows, rows: slice, settings: DetectSettings) -> Columns:
-    """The last ``look_back`` slots of the rows, prepared. Slots before a young series began repeat it in reverse."""
-    length = min(settings.look_back, windows.values.shape[1])
+def columns(windows: Windows, rows: slice | np.ndarray, settings: DetectSettings, length: int | None = None) -> Columns:
+    """The last ``length`` slots (None: ``look_back``) of the rows, prepared.
+
+    Slots before a young series began repeat it in reverse.
+    """
+    length = min(length or settings.look_back, windows.values.shape[1])
     seen = windows.mask[rows, -length:] & np.isfinite(windows.values[rows, -length:])
     values = windows.values[rows, -length:]
     observed = seen.sum(axis=1)
@@ -56,7 +64,8 @@ def columns(windows: Windows, rows: slice, settings: DetectSettings) -> Columns:
     y = filled
     y -= centre[:, None]
     y /= spread[:, None]
-    return Columns(y, seen, _sound(seen), judged, age, centre, spread.astype(np.float32))
+    lenience = np.ones(len(y), np.float32)
+    return Columns(y, grains(y), seen, _sound(seen), judged, age, centre, spread.astype(np.float32), lenience)
 
 
 def _filled(values: Floats32, seen: Mask, first: np.ndarray) -> Floats32:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecastle.detect.columns import GRAIN, Columns, grains
+from forecastle.detect.columns import GRAIN, LAGS, STILL, Columns, grains
 from forecastle.detect.moves import Found, nothing
 from forecastle.types import Floats32, Mask
 
@@ -17,7 +17,7 @@ BLOCKS = 24
 _Z = 4.5
 """Mann-Kendall statistic of a trend: 24 blocks in perfect order give 6.8."""
 _STRAIGHT = 0.03
-_STILL = 1e-6
+_STEP = 0.5
 _LEAST_FLAT = 8
 _LEAST_HISTORY = 30
 
@@ -32,7 +32,7 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> Found:
     size = c.y.shape[1] // BLOCKS // GRAIN * GRAIN
     if not size:
         return found
-    means = blocks(c.y, size)
+    means = block_means(c.coarse, size, BLOCKS)
     rows = np.flatnonzero(c.judged & (c.age >= size * BLOCKS) & (np.abs(_mann_kendall(means)) > _Z))
     if not len(rows):
         return found
@@ -44,11 +44,12 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> Found:
     rest = means - np.where(known[:, None], season, 0.0).astype(np.float32)
     rest_slope = _theil_sen(rest)[0]
     remains = (np.abs(_mann_kendall(rest)) > _Z) & (rest_slope * np.sign(slope) > 0.5 * np.abs(slope))
-    certain: Mask = np.asarray(rise > np.maximum(3 * floor, 4 * noise))
+    certain: Mask = np.asarray(rise > np.maximum(3 * floor, 4 * noise) * c.lenience[rows])
     certain &= (known & remains) | (~known & (bend < _STRAIGHT))
+    certain &= np.abs(np.diff(rest, axis=1)).max(axis=1) < _STEP * rise
     found.fired[rows] = certain
     found.score[rows] = rise
-    found.threshold[rows] = 3 * floor
+    found.threshold[rows] = 3 * floor * c.lenience[rows]
     found.expected[rows] = means[:, :3].mean(axis=1)
     found.actual[rows] = c.y[rows, -1]
     found.since[rows] = size * BLOCKS
@@ -57,7 +58,12 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> Found:
 
 def blocks(y: Floats32, size: int) -> Floats32:
     """Means of the last `BLOCKS` blocks of ``size`` slots (a multiple of `GRAIN`): float32[n, BLOCKS]."""
-    summed = grains(y[:, -size * BLOCKS :]).reshape(len(y), BLOCKS, size // GRAIN)
+    return block_means(grains(y[:, -size * BLOCKS :]), size, BLOCKS)
+
+
+def block_means(coarse: Floats32, size: int, count: int) -> Floats32:
+    """Means of the last ``count`` blocks of ``size`` slots of what ``coarse`` are the `grains` of: float32[n, count]."""
+    summed = coarse[:, -size * count // GRAIN :].reshape(len(coarse), count, size // GRAIN)
     return np.asarray(summed.sum(axis=2) / np.float32(size), np.float32)
 
 
@@ -86,24 +92,42 @@ def _theil_sen(means: Floats32) -> tuple[Floats32, Floats32, Floats32]:
 def flat_line(c: Columns, rate: float) -> Found:
     """The newest values identical longer than the series' own habit makes likely, and half as long again as ever."""
     found = nothing("flat", len(c.y))
-    same = np.abs(c.y[:, -_LEAST_FLAT:] - c.y[:, -1:]).max(axis=1) < _STILL
+    same = np.abs(c.y[:, -_LEAST_FLAT:] - c.y[:, -1:]).max(axis=1) < STILL
     rows = np.flatnonzero(c.judged & same)
     if not len(rows):
         return found
-    y, seen = c.y[rows], c.seen[rows]
-    length = y.shape[1]
-    both = seen[:, 1:] & seen[:, :-1]
-    moved = (np.abs(np.diff(y, axis=1)) > _STILL) & both
-    run = trailing_run(~moved & both)
-    share = moved.sum(axis=1) / np.maximum(c.age[rows] - 1 - run, 1)
-    longest = _longest_before(moved | ~both, length - 1 - run)
-    likely = np.log(rate) / np.log1p(-np.clip(share, 0.01, 0.98))
-    threshold = np.maximum(np.maximum(likely, 1.5 * longest + 1), _LEAST_FLAT)
+    run, threshold, share = _standing(c.y[rows], c.seen[rows], c.age[rows], rate)
+    threshold *= c.lenience[rows]
     found.fired[rows] = (run > threshold) & (share > 0.1)
     found.score[rows], found.threshold[rows], found.since[rows] = run, threshold, run
     found.expected[rows] = 0.0
-    found.actual[rows] = y[:, -1]
+    found.actual[rows] = c.y[rows, -1]
     return found
+
+
+def released(c: Columns, rate: float) -> Mask:
+    """Series bool[n] that moved again at most `LAGS` slots ago after what a flat line is: its step tells of the sensor."""
+    out = np.zeros(len(c.y), bool)
+    for ago in range(1, LAGS + 1):
+        end = c.y.shape[1] - ago
+        still = np.abs(c.y[:, end - _LEAST_FLAT : end] - c.y[:, end - 1 : end]).max(axis=1) < STILL
+        rows = np.flatnonzero(still & ~out)
+        if len(rows):
+            run, threshold, share = _standing(c.y[rows, :end], c.seen[rows, :end], c.age[rows] - ago, rate)
+            out[rows] = (run > threshold) & (share > 0.1)
+    return out
+
+
+def _standing(y: Floats32, seen: Mask, age: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How long the newest value has stood, how long it may, and the share of slots that moved before."""
+    length = y.shape[1]
+    both = seen[:, 1:] & seen[:, :-1]
+    moved = (np.abs(np.diff(y, axis=1)) > STILL) & both
+    run = trailing_run(~moved & both)
+    share = moved.sum(axis=1) / np.maximum(age - 1 - run, 1)
+    longest = _longest_before(moved | ~both, length - 1 - run)
+    likely = np.log(rate) / np.log1p(-np.clip(share, 0.01, 0.98))
+    return run, np.maximum(np.maximum(likely, 1.5 * longest + 1), _LEAST_FLAT), share
 
 
 def dropout(c: Columns, late: Mask, least: int, coverage: float) -> Found:

@@ -7,6 +7,7 @@ model) is a ring of `RING` ticks. So a verdict is a function of a finite past, a
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,14 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import ndtri
 
-from forecastle.detect import drifts, moves
+from forecastle.detect import drifts, habits, moves
+from forecastle.detect.causes import departures
 from forecastle.detect.columns import GRAIN, Columns, columns
 from forecastle.detect.foresight import ScoreRing, normal_scores, take_rows
 from forecastle.detect.moves import Found
 from forecastle.detect.sites import lost_shares
 from forecastle.detect.tails import alarm_rate, tail_threshold
+from forecastle.detect.voices import Voices
 from forecastle.settings import DetectSettings
-from forecastle.types import Anomaly, AnomalyKind, Floats32, Forecasts, Windows
+from forecastle.types import Anomaly, AnomalyKind, Floats32, Forecasts, SeriesKey, Windows
 
 RING = 120
 """Ticks of forecast and model scores kept per series; a replay of as many rebuilds them."""
@@ -59,24 +62,34 @@ class _Learned:
 
 
 class Detection:
-    """Implements `forecastle.ports.Detector`. ``scorer`` adds a learned model's score to the built-in detectors."""
+    """Implements `forecastle.ports.Detector`. ``scorer`` adds a learned model's score to the built-in detectors.
+
+    ``lenience`` tells, for a tick, by what people's words multiply a series' thresholds (`forecastle.detect.feedback`).
+    """
 
     def __init__(self, settings: DetectSettings, step_ms: int, scorer: Scorer | None = None) -> None:
         self.settings = settings
         self.step_ms = step_ms
         self.scorer = scorer
+        self.voices = Voices({})
         self.look_back = settings.look_back
+        self.lenience: Callable[[int], Mapping[SeriesKey, float]] = lambda _tick: {}
         self.name = "built-in" if scorer is None else f"built-in+{scorer.name}"
         self._rate = alarm_rate(settings.budget, step_ms, _FAMILIES)
         self._rings = {"forecast": ScoreRing(RING), "model": ScoreRing(RING)}
         self._pool = ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="detect")
 
     def detect(self, windows: Windows, forecasts: Forecasts | None) -> tuple[Anomaly, ...]:
-        """Anomalies at ``windows.end``; ``forecasts`` were issued one step earlier (None: judged without them)."""
+        """Anomalies at ``windows.end``; ``forecasts`` were issued one step earlier (None: judged without them).
+
+        Raises ValueError when the arrays of ``windows`` do not fit its keys and each other.
+        """
+        _fitting(windows)
         if not len(windows):
             return ()
+        words = self.lenience(windows.end)
         rows = [slice(at, min(at + _CHUNK, len(windows))) for at in range(0, len(windows), _CHUNK)]
-        judged = list(self._pool.map(lambda part: self._judge(windows, part), rows))
+        judged = list(self._pool.map(lambda part: self._judge(windows, part, words), rows))
         learned = [self._learned("forecast", windows, self._forecast_scores(windows, forecasts))]
         if self.scorer is not None:
             learned.append(self._learned("model", windows, self.scorer.score(windows)))
@@ -87,23 +100,23 @@ class Detection:
             anomalies += self._anomalies(windows, part.start, chunk, shares)
         return tuple(anomalies)
 
-    def _judge(self, windows: Windows, part: slice) -> _Judged:
+    def _judge(self, windows: Windows, part: slice, words: Mapping[SeriesKey, float]) -> _Judged:
         settings, floor = self.settings, self.settings.min_effect
         c = columns(windows, part, settings)
+        if words:
+            c.lenience[:] = [words.get(key, 1.0) for key in windows.keys[part]]
         error = moves.residuals(c)
         shift, means = _season_ago(windows, part, c, settings.season)
-        return _Judged(
-            c,
-            [
-                drifts.dropout(c, windows.late[part], _LEAST_GAP, settings.min_coverage),
-                drifts.flat_line(c, self._rate),
-                moves.level(c, self._rate, floor, shift),
-                moves.surprise(c, error, self._rate, floor),
-                moves.rate_of_change(c, self._rate, floor),
-                drifts.trend(c, floor, means),
-                moves.spread(c, error, self._rate, floor),
-            ],
-        )
+        found = [
+            drifts.dropout(c, windows.late[part], _LEAST_GAP, settings.min_coverage),
+            drifts.flat_line(c, self._rate),
+            moves.level(c, self._rate, floor, shift),
+            moves.surprise(c, error, self._rate, floor),
+            moves.rate_of_change(c, self._rate, floor),
+            drifts.trend(c, floor, means),
+            moves.spread(c, error, self._rate, floor),
+        ]
+        return _Judged(c, habits.news(found, error, c, habits.Memory(windows, settings, self._rate), part.start))
 
     def _forecast_scores(self, windows: Windows, forecasts: Forecasts | None) -> tuple[Floats32, Floats32]:
         n = len(windows)
@@ -120,19 +133,24 @@ class Detection:
         """Threshold of a score from its own trailing ring, never under the normal law's."""
         score, expected = answer
         tick = windows.end // self.step_ms
-        history = self._rings[name].history(windows.keys, tick)
+        history, newest = self._rings[name].history(windows.keys, tick), score
+        if name == "model" and self.voices.choices:
+            order = np.arange(tick - RING + 1, tick) % RING
+            history, score = self.voices.speak(windows.keys, history[:, order], score)
         known = np.isfinite(history)
         enough = known.sum(axis=1) >= _SUPPORT
         tail = tail_threshold(np.where(known, history, 0.0).astype(np.float32), self._rate)
         least = np.float32(-ndtri(self._rate / 2))
         threshold = np.where(enough, np.maximum(tail, least), np.inf).astype(np.float32)
-        self._rings[name].put(tick, score)
+        self._rings[name].put(tick, newest)
         return _Learned(name, np.nan_to_num(score, nan=0.0), threshold, expected)
 
     def _anomalies(self, windows: Windows, start: int, chunk: _Judged, shares: dict[str, Floats32]) -> list[Anomaly]:
         fired = np.stack([found.fired for found in chunk.found])
         rows = np.flatnonzero(fired.any(axis=0))
         first = fired[:, rows].argmax(axis=0)
+        since = np.stack([found.since for found in chunk.found])[first, rows] if len(rows) else rows
+        departed = _departures(windows, start + rows, since, self.look_back)
         return [
             Anomaly(
                 windows.keys[start + row],
@@ -141,9 +159,13 @@ class Detection:
                 float(found.threshold[row]),
                 _kind(found.family, float(found.actual[row] - found.expected[row])),
                 self._evidence(windows.end, chunk, found, row)
-                | {name: round(float(share[start + row]), 4) for name, share in shares.items()},
+                | {"departure": departure}
+                | {name: round(float(share[start + row]), 4) for name, share in shares.items()}
+                | self._chosen(windows.keys[start + row], found.family),
             )
-            for row, found in ((row, chunk.found[f]) for row, f in zip(rows.tolist(), first.tolist(), strict=True))
+            for row, found, departure in (
+                (row, chunk.found[f], d) for row, f, d in zip(rows.tolist(), first.tolist(), departed, strict=True)
+            )
         ]
 
     def _evidence(self, end: int, chunk: _Judged, found: Found, row: int) -> dict[str, Any]:
@@ -160,6 +182,31 @@ class Detection:
             "duration_s": since * self.step_ms // 1000,
         }
 
+    def _chosen(self, key: SeriesKey, family: str) -> dict[str, str]:
+        """That the model, or the built-in residual in its stead, spoke by choice, and why; nothing where none was made."""
+        pair, why = self.voices.heard_as(key)
+        return {"spoke": str(pair), "why": why} if why and pair.scorer == family else {}
+
+
+def _fitting(windows: Windows) -> None:
+    n, shape = len(windows.keys), windows.values.shape
+    if len(shape) != 2 or shape[0] != n or windows.mask.shape != shape or windows.late.shape != (n,):
+        raise ValueError(
+            f"windows: {n} keys, values {shape}, mask {windows.mask.shape}, late {windows.late.shape}; "
+            f"give values and mask of one shape [{n}, slots] and one late flag a key"
+        )
+
+
+def _departures(windows: Windows, rows: np.ndarray, since: np.ndarray, look_back: int) -> list[float]:
+    """`causes.departures` of each row over the slots since its onset; one pass for each distinct length."""
+    length = min(look_back, windows.values.shape[1])
+    recent = np.clip(since, 1, max(length // 2, 1))
+    size = np.zeros(len(rows))
+    for slots in np.unique(recent).tolist() if length > 1 else ():
+        own = recent == slots
+        size[own] = departures(windows.values[rows[own], -length:], windows.mask[rows[own], -length:], slots)
+    return [round(float(d), 4) for d in size]
+
 
 def _kind(family: str, effect: float) -> AnomalyKind:
     named = {
@@ -167,6 +214,7 @@ def _kind(family: str, effect: float) -> AnomalyKind:
         "flat": AnomalyKind.FLAT_LINE,
         "level": AnomalyKind.LEVEL_SHIFT,
         "trend": AnomalyKind.TREND,
+        "ramp": AnomalyKind.TREND,
         "variance": AnomalyKind.VARIANCE,
         "model": AnomalyKind.MULTIVARIATE,
     }
@@ -195,7 +243,7 @@ def _season_ago(windows: Windows, part: slice, c: Columns, season: int) -> tuple
 
 def _effective(learned: _Learned, part: slice, c: Columns, floor: float) -> Found:
     """A learned score's verdict on one chunk; nothing smaller than ``floor`` of the usual range counts."""
-    score, threshold = learned.score[part], learned.threshold[part]
+    score, threshold = learned.score[part], learned.threshold[part] * c.lenience
     middle = (learned.expected[part] - c.centre) / c.spread
     actual = c.y[:, -1]
     effect = np.where(np.isfinite(middle), np.abs(actual - middle), np.inf)

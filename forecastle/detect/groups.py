@@ -18,9 +18,7 @@ def grouped(keys: Sequence[SeriesKey], channels: int) -> npt.NDArray[np.intp]:
 
     Within a group by metric, then labels; more series than ``channels`` make several groups.
     """
-    order = sorted(
-        range(len(keys)), key=lambda i: (keys[i].workload, keys[i].label("site"), keys[i].metric, keys[i].labels)
-    )
+    order = sorted(range(len(keys)), key=lambda i: (keys[i].workload, keys[i].label("site"), keys[i].metric, keys[i].labels))
     groups: list[list[int]] = []
     owner: tuple[str, str] | None = None
     for i in order:

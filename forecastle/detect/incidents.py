@@ -3,22 +3,30 @@
 Grouping is by workload and site; when most workloads of one site go silent together the site is the incident (workload
 ``*``), and when the whole fleet does, the sensor is: that incident has no signal to heal on. An incident is named by
 where and when it opened, so a replay that reaches back to its opening gives it the same name.
+
+An incident's type is settled by what became of it: a level that stayed outranks the spike it began with, and what came back is
+named for how long and how far it was away. A return settles the type; it neither opens an incident nor keeps one open.
+
+What others told us (its evidence names a ``witness``) joins in: one witness is one signal however much it says, and what it
+does not say any more is over.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from forecastle.detect.causes import Cause, Place, ranked, reachable, sign_of
+from forecastle.detect.threats import marked, threatening
 from forecastle.settings import DetectSettings
-from forecastle.types import Anomaly, AnomalyKind, Incident, Severity, digest
+from forecastle.types import Anomaly, AnomalyKind, Incident, SeriesKey, Severity, digest
 
 SITE_SHARE = 0.6
 """Share of a site's workloads whose silence makes the site the incident."""
 _LEAST_WORKLOADS = 3
 _FLEET_SHARE = 0.8
 _KEPT = 64
+_SIGNS = 256
 _GROUPS = {
     "residual": "history",
     "rate": "history",
@@ -26,6 +34,8 @@ _GROUPS = {
     "variance": "history",
     "forecast": "forecast",
     "model": "model",
+    "ramp": "history",
+    "excursion": "history",
     "trend": "trend",
     "flat": "silence",
     "dropout": "silence",
@@ -41,11 +51,13 @@ _PRECEDENCE = (
     AnomalyKind.MULTIVARIATE,
     AnomalyKind.SEASONALITY,
 )
+_UNSETTLED = {AnomalyKind.TREND, AnomalyKind.LEVEL_SHIFT, AnomalyKind.VARIANCE, AnomalyKind.SPIKE, AnomalyKind.DIP}
+"""What a departure may be called until it comes back."""
 
 
 @dataclass(slots=True)
 class _Case:
-    """An incident in the making: its newest anomaly per metric, site and kind."""
+    """An incident in the making: its newest anomaly per series and kind."""
 
     workload: str
     site: str
@@ -53,7 +65,7 @@ class _Case:
     last_at: int
     sensor: bool = False
     ticks: int = 1
-    seen: dict[tuple[str, str, str, AnomalyKind], Anomaly] = field(default_factory=dict)
+    seen: dict[tuple[SeriesKey, AnomalyKind], Anomaly] = field(default_factory=dict)
 
 
 class IncidentBook:
@@ -63,27 +75,30 @@ class IncidentBook:
         self.settings = settings
         self.closed: tuple[Incident, ...] = ()
         self._cases: dict[tuple[str, str], _Case] = {}
-        self._changes: deque[tuple[int, str, str]] = deque(maxlen=256)
-
-    def note_change(self, at: int, workload: str, text: str) -> None:
-        """Something about ``workload`` changed at ``at`` (ms); a later incident of it names the change as a suspect."""
-        self._changes.append((at, workload, text))
 
     def update(self, anomalies: Sequence[Anomaly], now: int) -> tuple[Incident, ...]:
         """Take in the anomalies of tick ``now`` (ms). Returns the open incidents, oldest first."""
         touched: set[tuple[str, str]] = set()
-        for anomaly in anomalies:
+        for anomaly in (marked(anomaly, self.settings.threats) for anomaly in anomalies):
             place = self._place(anomaly, now)
+            if came_back(anomaly):
+                if place in self._cases:
+                    self._cases[place].seen[anomaly.key, anomaly.kind] = anomaly
+                continue
             case = self._cases.setdefault(place, _Case(*place, now, now, _fleet_wide(anomaly)))
-            key = anomaly.key
-            case.seen.pop((key.workload, key.metric, key.label("site"), anomaly.kind), None)
-            case.seen[key.workload, key.metric, key.label("site"), anomaly.kind] = anomaly
+            case.seen.pop((anomaly.key, anomaly.kind), None)
+            case.seen[anomaly.key, anomaly.kind] = anomaly
             case.last_at = now
             touched.add(place)
+        over = [place for place, case in self._cases.items() if _withdraw(case, now)]
         for place in touched:
             self._cases[place].ticks += 1
-        quiet = [p for p, case in self._cases.items() if now - case.last_at >= self.settings.close_s * 1000]
-        self.closed = tuple(self._incident(self._cases.pop(place), now, closed=True) for place in quiet)
+        quiet = over + [
+            p for p, case in self._cases.items() if p not in over and now - case.last_at >= self.settings.close_s * 1000
+        ]
+        self.closed = tuple(self._incident(self._cases[place], now, closed=True) for place in quiet)
+        for place in quiet:
+            del self._cases[place]
         ordered = sorted(self._cases.values(), key=lambda case: (case.opened_at, case.workload, case.site))
         return tuple(self._incident(case, now) for case in ordered)
 
@@ -99,41 +114,109 @@ class IncidentBook:
         return anomaly.key.workload, site
 
     def _incident(self, case: _Case, now: int, *, closed: bool = False) -> Incident:
-        within = self.settings.group_s * 1000
-        anomalies = tuple(a for a in case.seen.values() if a.at >= case.last_at - within)[-_KEPT:]
-        signals = 0 if case.sensor else _signals(anomalies)
+        recent = self._recent(case)
+        lead = self._lead(case, recent)
+        earlier = (a for a in case.seen.values() if (threatening(a) or a is lead) and a not in recent)
+        anomalies = (*recent, *earlier)[-_KEPT:]
+        signals = 0 if case.sensor else _signals(recent)
+        causes = () if case.sensor else self._ranked(case)
         return Incident(
             digest("incident", case.workload, case.site, case.opened_at),
             case.workload,
             case.site,
-            _severity(case, anomalies, signals),
+            _severity(case, recent, signals),
             case.opened_at,
             now if closed else case.last_at,
-            anomalies,
+            _blamed(anomalies, causes),
             signals,
-            self._cause(case, anomalies),
+            self._cause(case, recent, lead) + _origin(case, causes),
             closed,
         )
 
-    def _cause(self, case: _Case, anomalies: Sequence[Anomaly]) -> str:
+    def _recent(self, case: _Case) -> tuple[Anomaly, ...]:
+        within = self.settings.group_s * 1000
+        return tuple(a for a in case.seen.values() if a.at >= case.last_at - within)[-_KEPT:]
+
+    def _lead(self, case: _Case, recent: Sequence[Anomaly]) -> Anomaly:
+        """What names the incident: of the series that speak now, all that they said since it opened; threats first."""
+        if threats := {a.key.metric for a in recent if threatening(a)}:
+            return leading([a for a in recent if a.key.metric in threats])
+        speaking = {a.key for a in recent}
+        return leading([a for a in case.seen.values() if a.key in speaking])
+
+    def _ranked(self, case: _Case) -> tuple[Cause, ...]:
+        """Places of this incident and of what its workloads call, if that is in trouble at the same time."""
+        called = reachable({key.workload for key, _ in case.seen}, self.settings.topology)
+        signs = [sign_of(a) for a in self._recent(case)]
+        for other in self._cases.values():
+            if other is not case and other.workload in {"*", *called} and self._meets(case, other):
+                signs += [sign_of(a) for a in self._recent(other) if a.key.workload in called]
+        return ranked(sorted(signs, key=lambda sign: -sign.size)[:_SIGNS], self.settings.topology)
+
+    def _meets(self, case: _Case, other: _Case) -> bool:
+        within = self.settings.group_s * 1000
+        return not other.sensor and other.opened_at <= case.last_at + within and other.last_at >= case.opened_at - within
+
+    def _cause(self, case: _Case, anomalies: Sequence[Anomaly], lead: Anomaly) -> str:
         if case.sensor:
             return "the whole fleet went silent at once: suspect the sensor, heal nothing"
         if case.workload == "*":
             names = sorted({a.key.workload for a in anomalies})
             return f"site {case.site}: {len(names)} workloads silent together ({', '.join(names[:5])})"
-        lead = min(anomalies, key=lambda a: (_PRECEDENCE.index(a.kind), -a.score / max(a.threshold, 1e-9), str(a.key)))
+        class_ = "possible threat: " if any(threatening(a) for a in anomalies) else ""
+        if told := lead.evidence.get("summary"):
+            return f"{class_}{lead.key.metric}: {told}"
         expected, actual = lead.evidence.get("expected"), lead.evidence.get("actual")
-        text = f"{lead.key.metric} {lead.kind.value.replace('_', ' ')}"
+        text = f"{class_}{lead.key.metric} {lead.kind.value.replace('_', ' ')}"
         if actual is not None and expected is not None:
             text += f": {actual:.6g} where {expected:.6g} was expected"
-        before = case.opened_at - int(self.settings.close_s * 1000) * 4
-        recent = [what for at, who, what in self._changes if who == case.workload and before <= at <= case.last_at]
-        return f"{text}; {recent[-1]} shortly before" if recent else text
+        return text
+
+
+def came_back(anomaly: Anomaly) -> bool:
+    """Whether it tells that something came back to what it was before."""
+    return "excursion" in anomaly.evidence.get("families", ())
+
+
+def leading(anomalies: Sequence[Anomaly]) -> Anomaly:
+    """The anomaly that names an incident: the worst kind of what is settled, then the strongest."""
+    settled = {a.key: a.at for a in anomalies if came_back(a)}
+    kept = [a for a in anomalies if a.at >= settled.get(a.key, a.at) or a.kind not in _UNSETTLED]
+    return min(kept, key=lambda a: (_PRECEDENCE.index(a.kind), -a.score / max(a.threshold, 1e-9), str(a.key)))
+
+
+def _origin(case: _Case, causes: Sequence[Cause]) -> str:
+    """Where it likely began, when that says more than the workload's and the site's name."""
+    if not causes:
+        return ""
+    first = causes[0]
+    if first.place._replace(site=case.site) == Place(case.workload, "", case.site):
+        return ""
+    metrics = f" ({', '.join(first.metrics)})" if first.place.workload != case.workload else ""
+    return f"; likely began in {first.place}{metrics}, {first.share:.0%} of the blame"
+
+
+def _blamed(anomalies: Sequence[Anomaly], causes: Sequence[Cause]) -> tuple[Anomaly, ...]:
+    """The anomalies, each with the share of blame of its place where there is more than one."""
+    if len(causes) < 2:
+        return tuple(anomalies)
+    share = {cause.place: round(cause.share, 4) for cause in causes}
+    return tuple(replace(a, evidence={**a.evidence, "blame": share.get(Place.of(a.key), 0.0)}) for a in anomalies)
+
+
+def _withdraw(case: _Case, now: int) -> bool:
+    """Take out what its witness no longer says. True when nothing else was wrong: then it stays in, and the case is over."""
+    gone = [key for key, a in case.seen.items() if "witness" in a.evidence and a.at < now]
+    if len(gone) == len(case.seen):
+        return True
+    for key in gone:
+        del case.seen[key]
+    return False
 
 
 def _signals(anomalies: Sequence[Anomaly]) -> int:
     """Independent witnesses: distinct metrics (of distinct workloads), or unrelated detectors agreeing on one."""
-    metrics = {(a.key.workload, a.key.metric) for a in anomalies}
+    metrics = {("", a.evidence["witness"]) if "witness" in a.evidence else (a.key.workload, a.key.metric) for a in anomalies}
     groups: dict[tuple[str, str], set[str]] = {}
     for a in anomalies:
         names = a.evidence.get("families") or [a.kind.value]
@@ -144,6 +227,15 @@ def _signals(anomalies: Sequence[Anomaly]) -> int:
 def _severity(case: _Case, anomalies: Sequence[Anomaly], signals: int) -> Severity:
     if case.sensor:
         return Severity.WARNING
+    claimed = [Severity(a.evidence["severity"]) for a in anomalies if "witness" in a.evidence]
+    own = _judged(case, [a for a in anomalies if "witness" not in a.evidence], signals)
+    return max(own, *claimed, key=list(Severity).index) if claimed else own
+
+
+def _judged(case: _Case, anomalies: Sequence[Anomaly], signals: int) -> Severity:
+    """By what was measured."""
+    if not anomalies:
+        return Severity.INFO
     strong = any(a.score > 2 * a.threshold for a in anomalies)
     if case.workload == "*" or (signals >= 2 and strong):
         return Severity.CRITICAL

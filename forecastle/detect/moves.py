@@ -56,7 +56,7 @@ def residuals(c: Columns) -> Floats32:
 def surprise(c: Columns, error: Floats32, rate: float, floor: float) -> Found:
     """The newest slot against its autoregression and, lest a spike echo, against the median of the slots before it."""
     size = np.abs(error)
-    threshold = np.maximum(tail_threshold(size[:, LAGS:-1], rate), np.float32(floor))
+    threshold = np.maximum(tail_threshold(size[:, LAGS:-1], rate), np.float32(floor)) * c.lenience
     usual = np.median(c.y[:, -9:-1], axis=1)
     departure = np.abs(c.y[:, -1] - usual)
     fired = c.judged & (size[:, -1] > threshold) & (departure > floor)
@@ -66,13 +66,16 @@ def surprise(c: Columns, error: Floats32, rate: float, floor: float) -> Found:
 
 def rate_of_change(c: Columns, rate: float, floor: float) -> Found:
     """The change over `STEP` slots against the changes of the window."""
-    change = np.abs(c.y[:, STEP:] - c.y[:, :-STEP]) * (c.sound[:, STEP:] & c.seen[:, :-STEP])
-    threshold = np.maximum(tail_threshold(change[:, : -STEP - 1], rate), np.float32(2 * floor))
+    change = changes(c)
+    threshold = np.maximum(tail_threshold(change[:, : -STEP - 1], rate), np.float32(2 * floor)) * c.lenience
     usual = np.median(c.y[:, -2 * STEP - 8 : -STEP], axis=1)
     fired = c.judged & (change[:, -1] > threshold) & (np.abs(c.y[:, -1] - usual) > floor)
-    return Found(
-        "rate", fired, change[:, -1], threshold, c.y[:, -1 - STEP], c.y[:, -1], np.full(len(c.y), STEP, np.int64)
-    )
+    return Found("rate", fired, change[:, -1], threshold, c.y[:, -1 - STEP], c.y[:, -1], np.full(len(c.y), STEP, np.int64))
+
+
+def changes(c: Columns) -> Floats32:
+    """Size of the change over `STEP` slots, 0 across gaps: float32[n, L - STEP]."""
+    return np.asarray(np.abs(c.y[:, STEP:] - c.y[:, :-STEP]) * (c.sound[:, STEP:] & c.seen[:, :-STEP]), np.float32)
 
 
 def level(c: Columns, rate: float, floor: float, seasonal: Floats32 | None) -> Found:
@@ -83,9 +86,9 @@ def level(c: Columns, rate: float, floor: float, seasonal: Floats32 | None) -> F
     n, length = c.y.shape
     if length < 2 * (RECENT + BEFORE):
         return nothing("level", n)
-    shift = difference_of_means(c.y)
+    shift = difference_of_means(c.coarse)
     history = np.abs(shift[:, : -(RECENT + BEFORE) // GRAIN])
-    threshold = np.maximum(tail_threshold(history, rate), np.float32(1.5 * floor))
+    threshold = np.maximum(tail_threshold(history, rate), np.float32(1.5 * floor)) * c.lenience
     now = shift[:, -1]
     fired = c.judged & (np.abs(now) > threshold)
     fired &= c.seen[:, -RECENT - BEFORE :].mean(axis=1) > 0.8
@@ -98,10 +101,10 @@ def level(c: Columns, rate: float, floor: float, seasonal: Floats32 | None) -> F
     return Found("level", fired, np.abs(now), threshold, expected, actual, np.full(n, RECENT, np.int64))
 
 
-def difference_of_means(y: Floats32) -> Floats32:
+def difference_of_means(coarse: Floats32) -> Floats32:
     """Mean of `RECENT` slots minus mean of the `BEFORE` before them, at each `GRAIN`-th slot, the newest last."""
-    recent = sliding_sum(grains(y), RECENT // GRAIN)
-    before = sliding_sum(grains(y), BEFORE // GRAIN)[:, : -RECENT // GRAIN]
+    recent = sliding_sum(coarse, RECENT // GRAIN)
+    before = sliding_sum(coarse, BEFORE // GRAIN)[:, : -RECENT // GRAIN]
     return recent[:, -before.shape[1] :] / np.float32(RECENT) - before / np.float32(BEFORE)
 
 
@@ -117,15 +120,20 @@ def spread(c: Columns, error: Floats32, rate: float, floor: float) -> Found:
     n, length = error.shape
     if length < 4 * SPAN:
         return nothing("variance", n)
-    power = np.square(error)
-    usual = 9 * power.mean(axis=1, keepdims=True) + np.float32(1e-9)
-    size = np.sqrt(np.maximum(sliding_sum(grains(np.minimum(power, usual)), SPAN // GRAIN), 0.0) / SPAN)
+    size = spreads(error)
     history = size[:, : -SPAN // GRAIN]
     typical = np.median(history, axis=1)
-    threshold = np.maximum(tail_threshold(history, rate), np.maximum(2 * typical, np.float32(0.5 * floor)))
+    threshold = np.maximum(tail_threshold(history, rate), np.maximum(2 * typical, np.float32(0.5 * floor))) * c.lenience
     busy = (np.abs(error[:, -SPAN:]) > 2 * typical[:, None]).mean(axis=1) > 0.2
     fired = c.judged & (size[:, -1] > threshold) & busy
     return Found("variance", fired, size[:, -1], threshold, typical, size[:, -1], np.full(n, SPAN, np.int64))
+
+
+def spreads(error: Floats32) -> Floats32:
+    """Root mean square of ``error`` over `SPAN` slots, single ones clipped at three deviations, at each `GRAIN`-th slot."""
+    power = np.square(error)
+    usual = 9 * power.mean(axis=1, keepdims=True) + np.float32(1e-9)
+    return np.sqrt(np.maximum(sliding_sum(grains(np.minimum(power, usual)), SPAN // GRAIN), 0.0) / SPAN)
 
 
 def nothing(family: str, n: int) -> Found:

@@ -67,6 +67,7 @@ def _open(artifact: Artifact, threads: int) -> InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn the other rooms' CPU
     try:
         session = ort.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
     except Exception as error:

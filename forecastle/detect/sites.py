@@ -19,10 +19,7 @@ def lost_shares(windows: Windows, lost: Mask) -> dict[str, Floats32]:
     if not lost.any():
         return {}
     sites = [key.label("site") for key in windows.keys]
-    pairs = {
-        pair: i
-        for i, pair in enumerate(dict.fromkeys((s, k.workload) for s, k in zip(sites, windows.keys, strict=True)))
-    }
+    pairs = {pair: i for i, pair in enumerate(dict.fromkeys((s, k.workload) for s, k in zip(sites, windows.keys, strict=True)))}
     pair_of = np.array([pairs[site, key.workload] for site, key in zip(sites, windows.keys, strict=True)])
     site_names = {site: i for i, site in enumerate(dict.fromkeys(site for site, _ in pairs))}
     site_of_pair = np.array([site_names[site] for site, _ in pairs])

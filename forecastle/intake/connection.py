@@ -10,12 +10,14 @@ from typing import Any
 from forecastle.errors import BrokerUnavailable, ConfigError
 from forecastle.settings import IntakeSettings
 
+ABANDON_S = 5.0
+
 
 def options(settings: IntakeSettings) -> dict[str, Any]:
     """Connection options shared by consumers, producers and admin clients. Raises ConfigError for plain text over a network."""
     servers = [server.strip() for server in settings.bootstrap.split(",") if server.strip()]
     if "PLAINTEXT" in settings.security_protocol:
-        exposed = [server for server in servers if not _loopback(server.rpartition(":")[0])]
+        exposed = [server for server in servers if not loopback(server.rpartition(":")[0])]
         if exposed:
             raise ConfigError(
                 f"intake.security_protocol: {settings.security_protocol} to {', '.join(exposed)} would cross a network in the "
@@ -33,7 +35,8 @@ def options(settings: IntakeSettings) -> dict[str, Any]:
     return chosen
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """True for an address that no network reaches."""
     if host == "localhost":
         return True
     with contextlib.suppress(ValueError):
@@ -50,3 +53,16 @@ def speaking(what: str) -> Iterator[None]:
         yield
     except (KafkaError, OSError) as error:
         raise BrokerUnavailable(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def abandon(producer: Any) -> None:
+    """End a producer now: what it has not delivered has failed and does not arrive later, its thread and connection are gone.
+
+    kafka-python 3.0.12's ``close(timeout=0)`` first waits for what is under way, raises because it does not wait, and leaves
+    its thread to go on sending.
+    """
+    sender: Any = getattr(producer, "_sender", None)
+    if sender is not None:
+        sender.force_close()
+        sender.join(ABANDON_S)
+    producer.close(timeout=0)

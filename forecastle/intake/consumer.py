@@ -1,14 +1,13 @@
 """The Kafka consumer: a member of a group that commits only after effects and rebuilds its state from the log.
 
-On assignment a partition is read again from one look-back of event time before its committed position (``offsets_for_times`` over
-the records' timestamps, which producers of history must set to the event time). Repeated records rebuild the windows; they
+On assignment a partition is read again from one look-back of event time before its committed position (``offsets_for_times``
+over the records' timestamps, which producers of history must set to the event time). Repeated records rebuild the windows; they
 are neither dead-lettered nor committed a second time. The order inside `poll` is the promise: decode, deliver the dead letters,
 only then move on. Partitions far ahead in event time are paused until the slowest catches up, so that open slots stay few.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,16 +17,21 @@ from forecastle.errors import BrokerUnavailable, ConfigError
 from forecastle.intake.codecs import Codec, Decoded, open_codec
 from forecastle.intake.connection import options, speaking
 from forecastle.intake.dead_letters import DeadLetters, Letter
+from forecastle.intake.naming import Naming
 from forecastle.intake.positions import Position, event_time
 from forecastle.intake.series import SeriesTable
+from forecastle.intake.skew import Skew
 from forecastle.ports import Clock
 from forecastle.settings import IntakeSettings
 from forecastle.types import Origin, Progress, Samples
 
 TOPIC_STRIDE = 1 << 16  # partition p of the k-th configured topic is number k * TOPIC_STRIDE + p
 ENOUGH_SAMPLES = 200_000  # samples a poll aims at, whatever the size of the messages
+FIRST_RECORDS = 1000  # of the first poll, when their size is not known yet
 PROBE_S = 5.0  # silence after which the broker is asked whether it is there
 REQUEST_MS = 10_000
+JOIN_MS = 2_000
+SLICE_MS = 100  # a poll is this long at most, so that a change of the assignment is seen soon
 Batches = Mapping[Any, list[Any]]
 
 
@@ -38,7 +42,8 @@ class KafkaIntake:
         self._settings = settings
         self._clock = clock
         self._options = options(settings)
-        self._series = SeriesTable(settings.max_series)
+        self._series = SeriesTable(settings.max_series, settings.max_series_total)
+        self._skew = Skew()
         self._codecs = _codecs(settings, self._series)
         self._letters = dead_letters or DeadLetters(settings)
         self._look_back_ms = 0
@@ -47,7 +52,7 @@ class KafkaIntake:
         self._listener: Any = None
         self._at: dict[Any, Position] = {}
         self._held: Batches = {}
-        self._per_record = 1.0
+        self._per_record = ENOUGH_SAMPLES / FIRST_RECORDS
         self._heard = 0.0
         self.dead_lettered = 0
 
@@ -70,7 +75,7 @@ class KafkaIntake:
                 reconnect_backoff_max_ms=1000,
                 metrics_enabled=False,
             )
-            self._listener = _listener()
+            self._listener = _listener(self._consumer)
             self._consumer.subscribe(list(settings.topics), listener=self._listener)
         self._heard = self._clock.monotonic()
 
@@ -111,7 +116,7 @@ class KafkaIntake:
             lag[here.number] = max(0, end - here.next) if end is not None else 1
         drained = frozenset(number for number, left in lag.items() if not left)
         rebuilding = frozenset(here.number for here in self._at.values() if here.rebuilding)
-        return Progress(frozenset(lag), drained, rebuilding, lag)
+        return Progress(frozenset(lag), drained, rebuilding, lag, self._skew.largest_s(self._clock.monotonic()))
 
     def close(self) -> None:
         """Leave without committing. Idempotent."""
@@ -126,9 +131,10 @@ class KafkaIntake:
     def _fetch(self, timeout_s: float) -> Batches:
         most = int(min(self._settings.max_poll_records, max(50.0, ENOUGH_SAMPLES / self._per_record)))
         with speaking("polling"):
-            records: Batches = self._consumer.poll(round(timeout_s * 1000), max_records=most)
+            records = self._wait(round(timeout_s * 1000), most)
             if self._listener.changed:
-                records = self._assigned(records)
+                self._assigned()
+                records = {}
         now = self._clock.monotonic()
         if records:
             self._heard = now
@@ -138,17 +144,31 @@ class KafkaIntake:
             self._heard = now
         return records
 
-    def _assigned(self, records: Batches) -> Batches:
-        """Seek the partitions that are new to us; what was fetched from where they stood is dropped and read again."""
-        held: set[Any] = self._consumer.assignment()
-        kept = {part: here for part, here in self._at.items() if part in held and part not in self._listener.lost}
-        for part, here in kept.items():  # a rebalance sets positions back to the committed ones
-            self._consumer.seek(part, here.next)
-        fresh = sorted(held - kept.keys())
-        found = self._look_back(fresh) if fresh else {}
-        self._at = kept | found
-        self._listener.settled()
+    def _wait(self, timeout_ms: int, most: int) -> Batches:
+        """Up to ``most`` records, or none when the time is up or the assignment changed (then everything is paused)."""
+        for waited in range(0, max(timeout_ms, 1), SLICE_MS):
+            _wait_joined(self._consumer)
+            _free_slot(self._consumer)
+            records: Batches = self._consumer.poll(min(SLICE_MS, timeout_ms - waited), max_records=most)
+            if records or self._listener.changed:
+                return records
         return {}
+
+    def _assigned(self) -> None:
+        """Seek the partitions that are new to us, and let them flow; the caller drops what was fetched before."""
+        lost = self._listener.settled()  # first of all: what changes from here on is seen by the next poll
+        try:
+            held: set[Any] = self._consumer.assignment()
+            kept = {part: here for part, here in self._at.items() if part in held and part not in lost}
+            for part, here in kept.items():  # a rebalance sets positions back to the committed ones
+                self._consumer.seek(part, here.next)
+            fresh = sorted(held - kept.keys())
+            found = self._look_back(fresh) if fresh else {}
+        except BaseException:
+            self._listener.again(lost)
+            raise
+        self._at = kept | found
+        self._consumer.resume(*held)
 
     def _look_back(self, parts: list[Any]) -> dict[Any, Position]:
         begins = self._consumer.beginning_offsets(parts)
@@ -179,16 +199,19 @@ class KafkaIntake:
 
     def _decode(self, batches: Batches) -> tuple[Samples, list[Letter]]:
         """All samples, and a letter for each refused record that has none yet."""
-        not_after = self._clock.now() + round(self._settings.max_skew_s * 1000)
+        now = self._clock.now()
+        not_after = now + round(self._settings.max_skew_s * 1000)
         parts: list[tuple[int, Decoded]] = []
         letters: list[Letter] = []
-        for part, records in batches.items():
+        for part, fetched in batches.items():
             here = self._at[part]
-            known = self._letters.any_sent
-            if known:
-                records = [r for r in records if Origin(part.topic, part.partition, r.offset) not in self._letters]
+            records = fetched
+            if self._letters.any_sent:
+                records = [r for r in fetched if Origin(part.topic, part.partition, r.offset) not in self._letters]
             decoded = self._codecs[part.topic].decode([record.value for record in records], not_after)
             parts.append((here.number, decoded))
+            if decoded.newest >= 0:
+                self._skew.note(f"{part.topic}/{part.partition}", decoded.newest - now, self._clock.monotonic())
             if decoded.refused:
                 letters.extend(self._write(part, here, records, decoded))
         return _join(parts, self._series), letters
@@ -203,22 +226,23 @@ class KafkaIntake:
             yield Letter(origin, reason, detail, record.value or b"", int(stamps[number]))
 
     def _move(self, batches: Batches, samples: Samples) -> None:
-        total = sum(map(len, batches.values()))
-        if not total:
-            return
-        self._per_record = max(1.0, 0.5 * self._per_record + 0.5 * len(samples) / total)
+        if total := sum(map(len, batches.values())):
+            self._per_record = max(1.0, 0.5 * self._per_record + 0.5 * len(samples) / total)
         for part, records in batches.items():
             here = self._at[part]
             here.next = records[-1].offset + 1
-            here.stamp = max(here.stamp, max(record.timestamp for record in records))
+            here.stamp = max(here.stamp, *(record.timestamp for record in records))
             mine = samples.at[samples.partition == here.number] if len(batches) > 1 else samples.at
             if len(mine):
                 here.at = max(here.at, int(mine.max()))
-        if len(self._at) > 1:
+        if len(self._at) > 1 and not self._listener.changed:
             self._align()
 
     def _align(self) -> None:
-        """Pause partitions that run ahead of the slowest unfinished one; resume the others."""
+        """Pause partitions that run ahead of the slowest unfinished one; resume the others.
+
+        Also when a poll brought nothing: it may have told that the slowest one is empty.
+        """
         behind = [here.at for part, here in self._at.items() if self._unread(part, here)]
         limit = min(behind, default=0) + round(self._settings.align_s * 1000)
         ahead = {part for part, here in self._at.items() if behind and here.at > limit}
@@ -233,13 +257,41 @@ class KafkaIntake:
         return end is None or end > here.next
 
 
+def _wait_joined(consumer: Any) -> None:
+    """Bring a join that is under way to its end.
+
+    kafka-python 3.0.12 drops a join whose reason (topics it did not know yet) is gone before it has ended, and joins again when
+    one ends between two polls: partitions would then be held and not fetched, for ever, or as long as polls are short.
+    """
+    coordinator: Any = getattr(consumer, "_coordinator", None)
+    if coordinator is None:
+        return
+    if coordinator.rejoining and not coordinator.need_rejoin():
+        coordinator.request_rejoin()
+    if coordinator.need_rejoin():
+        coordinator.ensure_active_group(JOIN_MS)
+
+
+def _free_slot(consumer: Any) -> None:
+    """Let records that were set aside while their partition was paused come back.
+
+    kafka-python 3.0.12 looks for them only while its slot for half-read batches is None, but leaves a fully read batch in it:
+    a resumed partition would then be neither returned nor fetched, for ever.
+    """
+    fetcher: Any = getattr(consumer, "_fetcher", None)
+    batch = getattr(fetcher, "_next_partition_records", None)
+    if batch is not None and not batch:
+        fetcher._next_partition_records = None
+
+
 def _codecs(settings: IntakeSettings, series: SeriesTable) -> dict[str, Codec]:
     missing = [topic for topic in settings.topics if topic not in settings.codecs]
     if missing:
         raise ConfigError(f"intake.codecs: the topic '{missing[0]}' has no codec; add '{missing[0]}: json'")
     if settings.dead_letter_topic in settings.topics:
         raise ConfigError("intake.dead_letter_topic: must not be one of intake.topics; choose another name")
-    return {topic: open_codec(settings.codecs[topic], series) for topic in settings.topics}
+    naming = Naming.of(settings)
+    return {topic: open_codec(settings.codecs[topic], series, naming) for topic in settings.topics}
 
 
 def _join(parts: list[tuple[int, Decoded]], series: SeriesTable) -> Samples:
@@ -257,25 +309,35 @@ def _join(parts: list[tuple[int, Decoded]], series: SeriesTable) -> Samples:
     )
 
 
-def _listener() -> Any:
-    """Notes changes only: callbacks run on the client's I/O loop, where nothing may block."""
+def _listener(consumer: Any) -> Any:
+    """Notes changes only: callbacks run on the client's I/O loop, where nothing may block.
+
+    What is assigned is paused at once, so that nothing is fetched from a position that is about to be moved.
+    """
     from kafka import ConsumerRebalanceListener
 
     class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the library is untyped
         def __init__(self) -> None:
-            self.settled()
-
-        def settled(self) -> None:
             self.changed, self.lost = False, set[Any]()
+
+        def settled(self) -> set[Any]:
+            """What was lost since the last call; nothing has changed since now."""
+            lost, self.changed, self.lost = self.lost, False, set[Any]()
+            return lost
+
+        def again(self, lost: Iterable[Any]) -> None:
+            """A change that is still to be followed."""
+            self.lost.update(lost)
+            self.changed = True
 
         def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:  # noqa: ARG002 - what stays is asked for later
             self.changed = True
 
         def on_partitions_lost(self, lost: Iterable[Any]) -> None:
-            self.changed = True
-            self.lost.update(lost)
+            self.again(lost)
 
-        def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:  # noqa: ARG002 - see above
-            self.changed = True
+        def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+            consumer.pause(*assigned)
+            self.changed = True  # last: whoever sees it may resume them
 
     return Listener()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from forecastle.errors import BrokerUnavailable
-from forecastle.intake.connection import options, speaking
+from forecastle.intake.connection import abandon, options, speaking
 from forecastle.settings import IntakeSettings
 from forecastle.types import Origin
 
@@ -128,7 +128,7 @@ class DeadLetters:
         """A producer that failed is not trusted with a retry: what it still holds must not arrive behind our back."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close(timeout=0)
+            abandon(producer)
 
     def close(self) -> None:
         """Release the connection. Idempotent."""

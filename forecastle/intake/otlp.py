@@ -1,9 +1,9 @@
 """What OpenTelemetry's metrics mean to us, whichever encoding they came in.
 
 workload = resource attribute ``service.name``; the label ``site`` = resource attribute ``site``, else
-``cloud.availability_zone``, else ``cloud.region``; the label ``instance`` = ``service.instance.id`` (so that two instances are two
-series, as Prometheus has it; drop the attribute in the Collector to aggregate). Other labels are the data point's attributes.
-Gauges and sums keep their name; histograms and summaries give ``NAME_count`` and ``NAME_sum``. Points flagged
+``cloud.availability_zone``, else ``cloud.region``; the label ``instance`` = ``service.instance.id`` (so that two instances are
+two series, as Prometheus has it; drop the attribute in the Collector to aggregate). Other labels are the data point's
+attributes. Gauges and sums keep their name; histograms and summaries give ``NAME_count`` and ``NAME_sum``. Points flagged
 NO_RECORDED_VALUE say that there is nothing to say, and are left out. Fields we do not know are ignored, as OTLP demands of
 receivers (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding); a message is refused for anything else.
 """

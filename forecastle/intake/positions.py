@@ -9,8 +9,11 @@ PREFIX = "at="
 
 @dataclass(slots=True)
 class Position:
-    """One assigned partition. ``next`` is the offset after the last record returned by poll; records below ``committed``
-    are history being repeated. ``at`` is the newest event time returned (ms, -1: none), ``stamp`` the newest record timestamp."""
+    """One assigned partition.
+
+    ``next`` is the offset after the last record returned by poll; records below ``committed`` are history being repeated.
+    ``at`` is the newest event time returned (ms, -1: none), ``stamp`` the newest record timestamp.
+    """
 
     number: int
     next: int

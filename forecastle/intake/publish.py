@@ -67,8 +67,10 @@ def read_samples(path: Path) -> Samples:
     times = stamps.cast(pa.timestamp("ms")).cast(pa.int64()) if pa.types.is_temporal(stamps.type) else stamps
     at = times.cast(pa.int64()).to_numpy()
     numbers: dict[Any, int] = {}
-    index = np.array([numbers.setdefault(one, len(numbers)) for one in identity], np.int32)
-    keys = tuple(SeriesKey(workload, metric, _labels(text)) for workload, metric, text in numbers)
+    spelled = np.array([numbers.setdefault(one, len(numbers)) for one in identity], np.int32)
+    series: dict[SeriesKey, int] = {}
+    number = [series.setdefault(SeriesKey(load, metric, _labels(text)), len(series)) for load, metric, text in numbers]
+    keys, index = tuple(series), np.array(number, np.int32)[spelled]
     order = np.flatnonzero(keep)[np.argsort(at[keep], kind="stable")]
     return Samples(keys, index[order], at[order], value[order], np.zeros(len(order), np.int32))
 
@@ -80,9 +82,7 @@ def _read(path: Path) -> Any:
     try:
         return csv.read_csv(path) if path.suffix == ".csv" else parquet.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(
-            f"{path}: cannot be read as {'CSV' if path.suffix == '.csv' else 'parquet'}: {error}"
-        ) from error
+        raise ConfigError(f"{path}: cannot be read as {'CSV' if path.suffix == '.csv' else 'parquet'}: {error}") from error
 
 
 def _split(series: str) -> tuple[str, str]:
@@ -104,9 +104,7 @@ def encode_single(key: SeriesKey, at: int, value: float) -> bytes:
 def encode_batch(keys: Sequence[SeriesKey], index: Index, at: Ints, value: Floats) -> bytes:
     """Many samples in the ``json`` format, only the series that occur in it."""
     used, key = np.unique(index, return_inverse=True)
-    names = [
-        {"workload": keys[i].workload, "metric": keys[i].metric, "labels": dict(keys[i].labels)} for i in used.tolist()
-    ]
+    names = [{"workload": keys[i].workload, "metric": keys[i].metric, "labels": dict(keys[i].labels)} for i in used.tolist()]
     return msgspec.json.encode({"keys": names, "key": key.tolist(), "at": at.tolist(), "value": value.tolist()})
 
 

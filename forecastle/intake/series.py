@@ -13,13 +13,20 @@ from forecastle.types import SeriesKey
 MAX_NAME = 256
 MAX_LABELS = 32
 MAX_VALUE = 1024
+TENANT = "tenant"
 
 
 class SeriesTable:
-    """Append-only: number i is ``keys[i]`` for the life of the table. Beyond ``max_series`` new series are refused."""
+    """Append-only: number i is ``keys[i]`` for the life of the table.
 
-    def __init__(self, max_series: int) -> None:
+    Each tenant (the label ``tenant``, none being one as well) may have ``max_series``, all of them together ``max_total``
+    (default: as many). Beyond, new series are refused; those that are known go on.
+    """
+
+    def __init__(self, max_series: int, max_total: int | None = None) -> None:
         self.max_series = max_series
+        self.max_total = max_series if max_total is None else max_total
+        self._tenants: dict[str, int] = {}
         self._numbers: dict[SeriesKey, int] = {}
         self._keys: tuple[SeriesKey, ...] = ()
 
@@ -34,8 +41,11 @@ class SeriesTable:
         return self._keys
 
     def number(self, workload: str, metric: str, labels: Iterable[tuple[str, str]] = ()) -> int:
-        """Number of the series. Raises Malformed: ``empty_name``, ``name_too_long``, ``too_many_labels``,
-        ``label_too_long``, ``duplicate_label`` or ``too_many_series``."""
+        """Number of the series.
+
+        Raises Malformed: ``empty_name``, ``name_too_long``, ``too_many_labels``, ``label_too_long``, ``duplicate_label`` or
+        ``too_many_series``.
+        """
         pairs = tuple(sorted(labels))
         key = SeriesKey(workload, metric, pairs)
         known = self._numbers.get(key)
@@ -43,10 +53,17 @@ class SeriesTable:
             return known
         _check_names(workload, metric)
         _check_labels(pairs)
-        if len(self._numbers) >= self.max_series:
-            raise Malformed("too_many_series", f"more than intake.max_series={self.max_series}")
+        self._admit(key.label(TENANT))
         self._numbers[key] = len(self._numbers)
         return len(self._numbers) - 1
+
+    def _admit(self, tenant: str) -> None:
+        mine = self._tenants.get(tenant, 0)
+        if mine >= self.max_series:
+            raise Malformed("too_many_series", f"tenant '{tenant[:100]}' has more than intake.max_series={self.max_series}")
+        if len(self._numbers) >= self.max_total:
+            raise Malformed("too_many_series", f"all tenants have more than intake.max_series_total={self.max_total}")
+        self._tenants[tenant] = mine + 1
 
 
 def _check_names(workload: str, metric: str) -> None:

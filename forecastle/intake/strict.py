@@ -25,8 +25,10 @@ PARSE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueEr
 
 
 def refusal(error: Exception) -> Malformed:
-    """The Malformed that a parser's ``error`` means: ``bad_utf8``, ``too_deep``, ``unknown_field``, ``missing_field``,
-    ``out_of_range``, ``wrong_type`` or ``not_json``."""
+    """The Malformed that a parser's ``error`` means.
+
+    Codes: ``bad_utf8``, ``too_deep``, ``unknown_field``, ``missing_field``, ``out_of_range``, ``wrong_type``, ``not_json``.
+    """
     text = str(error)[:200]
     if isinstance(error, Malformed):
         return error
@@ -40,11 +42,24 @@ def refusal(error: Exception) -> Malformed:
 
 
 def no_repeated_keys(value: bytes) -> None:
-    """Raises Malformed ``duplicate_key``. Slow and exact; for the few texts that a cheap count could not clear."""
+    """Raises Malformed ``duplicate_key``. Slow and exact; for the few texts that a cheap count could not clear.
+
+    A part that a parser skipped may be no JSON at all: that is refused as what it is.
+    """
     try:
         json.loads(value, object_pairs_hook=_unique, parse_int=str, parse_float=str)
-    except RecursionError:
-        raise Malformed("too_deep") from None
+    except (Malformed, *PARSE_ERRORS) as error:
+        raise refusal(error) from None
+
+
+def refuse_repetition(value: bytes) -> None:
+    """Raises Malformed ``duplicate_key`` for a parsable text; one whose quotation marks survive a round trip is clear."""
+    try:
+        plain = msgspec.json.encode(msgspec.json.decode(value))
+    except PARSE_ERRORS as error:
+        raise refusal(error) from None
+    if b"\\u" in value or plain.count(b'"') != value.count(b'"'):
+        no_repeated_keys(value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -66,9 +66,7 @@ class Page:
             or f'<tr><td colspan="{len(columns)}" class="none">none</td></tr>'
         )
         title = f"<caption>{escape(caption)}</caption>" if caption else ""
-        self._body.append(
-            f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        )
+        self._body.append(f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
     def plot(
         self,
@@ -143,12 +141,8 @@ class Page:
         here = files("forecastle.outlets")
         css = (here / "vendor/uPlot.min.css").read_text("utf-8") + (here / "page.css").read_text("utf-8")
         scripts = [(here / "vendor/uPlot.iife.min.js").read_text("utf-8"), (here / "page.js").read_text("utf-8")]
-        allowed = " ".join(
-            f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts
-        )
-        policy = (
-            f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
-        )
+        allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+        policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
         subtitle = f'<p class="subtitle">{escape(self._subtitle)}</p>' if self._subtitle else ""
         return "\n".join(
             [

@@ -1,7 +1,7 @@
 """A real Kafka broker on this machine, for the demo and the tests: nobody should need Docker to see the main job run.
 
-The broker is noida-db's (one static binary that speaks the Kafka protocol). It deletes records whose *timestamp* is older
-than the retention, as Kafka does: topics that replay the past need ``retention.ms=-1`` (`forecastle.intake.publish` makes them so).
+The broker is noida-db's (one static binary that speaks the Kafka protocol). It deletes records whose *timestamp* is older than
+the retention, as Kafka does: topics that replay the past need ``retention.ms=-1`` (`forecastle.intake.publish` makes them so).
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ class LocalBroker:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
     def _wait(self) -> None:
@@ -101,9 +99,7 @@ def _program() -> str:
     beside = Path(sys.executable).parent / "noida-db"
     found = str(beside) if beside.exists() else shutil.which("noida-db")
     if not found:
-        raise ConfigError(
-            f"the local Kafka broker is not installed; run: {INSTALL}   (or set intake.bootstrap to your own)"
-        )
+        raise ConfigError(f"the local Kafka broker is not installed; run: {INSTALL}   (or set intake.bootstrap to your own)")
     return found
 
 

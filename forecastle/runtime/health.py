@@ -17,7 +17,8 @@ class Heartbeat:
     """What a worker says about itself.
 
     ``state`` is STARTING, REBUILDING, RUNNING, HOLD (broker or store down; ``detail`` says which) or STOPPED. ``last_tick``
-    is event time (ms); ``beat_at`` wall time (ms). ``incidents`` are the open ones, id -> one line.
+    is event time (ms); ``beat_at`` wall time (ms). ``incidents`` are the open ones, id -> one line. ``refusals`` counts by
+    reason what a site's agent refused since it began.
     """
 
     worker: str
@@ -32,6 +33,7 @@ class Heartbeat:
     hold_since: int = 0
     incidents: Mapping[str, str] = field(default_factory=dict)
     drift: Mapping[str, float] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
 
 
 class HealthFile:

@@ -6,19 +6,39 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
 
+from forecastle.decide.erlang import reachable
+from forecastle.decide.events import check_calendar
 from forecastle.errors import ConfigError
-from forecastle.settings import PlaybookSettings, Settings, WorkloadSettings
+from forecastle.runtime.extras import remedy
+from forecastle.settings import (
+    DemandSettings,
+    EventSettings,
+    HolidaySettings,
+    PlaybookSettings,
+    PolicySettings,
+    PoolSettings,
+    Settings,
+    SloSettings,
+    TrafficSettings,
+    WorkloadSettings,
+)
 from forecastle.types import (
     AnomalyKind,
     Demand,
+    Event,
+    Holidays,
     Inventory,
     Kind,
+    Objective,
     Playbook,
     Pool,
     SeriesKey,
+    Service,
     Severity,
     Site,
+    Usage,
     Workload,
 )
 
@@ -29,15 +49,25 @@ def inventory(settings: Settings) -> Inventory:
     if problems:
         raise ConfigError("\n".join(problems))
     fleet = settings.fleet
+    loads = [with_policy(load, settings) for load in fleet.workloads]
+    pools = [Pool(workload=load.name, **pool.model_dump(exclude={"sku"})) for load in loads for pool in load.pools]
+    pools += [_traffic(load.name, **share.model_dump()) for load in loads for share in load.traffic]
     return Inventory(
         sites={site.name: Site(**site.model_dump()) for site in fleet.sites},
-        pools={
-            pool.name: Pool(workload=load.name, **pool.model_dump()) for load in fleet.workloads for pool in load.pools
-        },
-        workloads={load.name: _workload(load) for load in fleet.workloads},
+        pools={pool.name: pool for pool in pools},
+        workloads={load.name: _workload(load) for load in loads},
         playbooks=tuple(_playbook(book) for book in settings.playbooks),
         budget_per_hour=fleet.budget_per_hour,
     )
+
+
+def holdable(settings: Settings, target: str) -> str:
+    """``target`` if a hold can be put on it. Raises ConfigError, which names what can be held, for anything else."""
+    stock = inventory(settings)
+    known = {*stock.workloads, *stock.pools, *stock.sites, *map(stock.domain, stock.pools)}
+    if target not in known:
+        raise ConfigError(f"'{target}' is nothing that can be held; known are {', '.join(sorted(known)) or 'none'}")
+    return target
 
 
 def key(workload: str, metric: str, labels: dict[str, str]) -> SeriesKey:
@@ -45,14 +75,58 @@ def key(workload: str, metric: str, labels: dict[str, str]) -> SeriesKey:
     return SeriesKey(workload, metric, tuple(sorted(labels.items())))
 
 
+def with_policy(load: WorkloadSettings, settings: Settings) -> WorkloadSettings:
+    """``load`` with what it leaves open filled in by its policy."""
+    policy = settings.policies.get(load.policy, PolicySettings())
+    common = policy.model_dump(exclude_none=True, exclude=load.model_fields_set)
+    return load.model_copy(update=common) if common else load
+
+
 def _workload(load: WorkloadSettings) -> Workload:
-    same = load.model_dump(exclude={"demands", "pools", "vetoes"})
+    same = load.model_dump(exclude={"demands", "pools", "traffic", "vetoes", "events", "holidays", "slo"})
     return Workload(
         **same,
-        demands=tuple(Demand(key(load.name, d.metric, d.labels), d.per_replica) for d in load.demands),
+        demands=tuple(_demand(load.name, d) for d in load.demands),
         pools=tuple(pool.name for pool in load.pools),
+        traffic=tuple(share.name for share in load.traffic),
         vetoes=tuple((key(load.name, v.metric, v.labels), v.above) for v in load.vetoes),
+        events=tuple(Event(e.name, *_interval(e), e.factor, e.replicas) for e in load.events),
+        holidays=_holidays(load.holidays) if load.holidays is not None else None,
+        slo=_objective(load.name, load.slo) if load.slo is not None else None,
     )
+
+
+def _traffic(workload: str, name: str, site: str, adapter: str, target: dict[str, str]) -> Pool:
+    """A load balancer's share as a pool that holds nothing and costs nothing."""
+    return Pool(name, workload, site, adapter, 0.0, startup_s=0.0, max=0, quota=0, target=target, traffic=True)
+
+
+def _demand(workload: str, demand: DemandSettings) -> Demand:
+    usage, service = demand.usage, demand.service
+    learned = queued = None
+    if usage is not None:
+        used, ready = (key(workload, metric, usage.labels) for metric in (usage.metric, usage.replicas))
+        learned = Usage(used, ready, usage.full, usage.raise_limit)
+    if service is not None:
+        queued = Service(service.service_time_s, service.latency_target_s, service.percentile, service.wait, service.slots)
+    return Demand(key(workload, demand.metric, demand.labels), demand.per_replica, learned, queued)
+
+
+def _interval(event: EventSettings) -> tuple[int, int]:
+    """Start and end of an occasion in ms; a local time that never happens counts as if the clocks had not changed yet."""
+    zone = ZoneInfo(event.zone)
+    start, end = (int(local.replace(tzinfo=zone, fold=event.fold).timestamp() * 1000) for local in (event.start, event.end))
+    return start, end
+
+
+def _holidays(days: HolidaySettings) -> Holidays:
+    country, _, subdivision = days.calendar.partition("-")
+    return Holidays(country, days.zone, subdivision, days.factor, days.replicas)
+
+
+def _objective(workload: str, slo: SloSettings) -> Objective:
+    budget = key(workload, slo.budget_metric, slo.budget_labels) if slo.budget_metric else None
+    return Objective(slo.name, slo.target, slo.budgeting == "Timeslices", budget)
 
 
 def _playbook(book: PlaybookSettings) -> Playbook:
@@ -70,25 +144,53 @@ def contradictions(settings: Settings) -> Iterator[str]:
     """Problems that no single field shows: dangling names, impossible limits, residency that nothing satisfies."""
     fleet = settings.fleet
     sites = {site.name: site for site in fleet.sites}
-    pools = [pool for load in fleet.workloads for pool in load.pools]
+    names = (place.name for load in fleet.workloads for place in _places(load))
     yield from _twice("fleet.sites", (site.name for site in fleet.sites))
     yield from _twice("fleet.workloads", (load.name for load in fleet.workloads))
-    yield from _twice("pools", (pool.name for pool in pools))
+    yield from _twice("pools", names)
     yield from _twice("playbooks", (book.name for book in settings.playbooks))
     for book in settings.playbooks:
         unknown = sorted(set(book.kinds) - {kind.value for kind in AnomalyKind})
         if unknown:
             known = ", ".join(kind.value for kind in AnomalyKind)
             yield f"playbook {book.name}: unknown anomaly kinds {', '.join(unknown)}; known: {known}"
+    yield from _window_contradictions(settings)
     for load in fleet.workloads:
-        for pool in load.pools:
-            if pool.site not in sites:
-                yield f"pool {pool.name}: site '{pool.site}' is not in fleet.sites; add it there or correct the name"
-            if pool.adapter not in settings.clouds:
-                yield f"pool {pool.name}: adapter '{pool.adapter}' is not in clouds; add clouds.{pool.adapter}.adapter"
-            if not pool.min <= pool.max <= pool.quota:
-                yield f"pool {pool.name}: needs min <= max <= quota, has {pool.min}, {pool.max}, {pool.quota}"
-        yield from _workload_contradictions(load, sites, settings)
+        yield from _pool_contradictions(load, sites, settings)
+        if load.policy != "default" and load.policy not in settings.policies:
+            known = ", ".join(sorted(settings.policies)) or "none"
+            yield f"workload {load.name}: policy '{load.policy}' is unknown, known are {known}; add policies.{load.policy}"
+        yield from _workload_contradictions(with_policy(load, settings), sites, settings)
+        yield from _occasion_contradictions(load)
+        yield from _service_contradictions(load)
+
+
+def _places(load: WorkloadSettings) -> list[PoolSettings | TrafficSettings]:
+    return [*load.pools, *load.traffic]
+
+
+def _pool_contradictions(load: WorkloadSettings, sites: dict[str, Any], settings: Settings) -> Iterator[str]:
+    for place in _places(load):
+        if place.site not in sites:
+            yield f"pool {place.name}: site '{place.site}' is not in fleet.sites; add it there or correct the name"
+        if place.adapter not in settings.clouds:
+            yield f"pool {place.name}: adapter '{place.adapter}' is not in clouds; add clouds.{place.adapter}.adapter"
+    for share in load.traffic:
+        if loose := sorted(key for key, value in share.target.items() if not value.strip() or set(value) & set("*?")):
+            yield f"traffic {share.name}: target.{loose[0]} is empty or a pattern, which no action may have; write names"
+    for pool in load.pools:
+        if pool.unit_price is None:
+            yield f"pool {pool.name}: sku '{pool.sku}' was never looked up; load the configuration from its files"
+        if not pool.min <= pool.max <= pool.quota:
+            yield f"pool {pool.name}: needs min <= max <= quota, has {pool.min}, {pool.max}, {pool.quota}"
+
+
+def _window_contradictions(settings: Settings) -> Iterator[str]:
+    for window in settings.guards.windows:
+        if window.zone not in available_timezones():
+            yield f"guards.windows {window.name}: zone '{window.zone}' is no IANA time zone; write one such as Europe/Berlin"
+        for name in sorted(window.workloads - {load.name for load in settings.fleet.workloads}):
+            yield f"guards.windows {window.name}: workload '{name}' is not in fleet.workloads"
 
 
 def _workload_contradictions(load: WorkloadSettings, sites: dict[str, Any], settings: Settings) -> Iterator[str]:
@@ -116,6 +218,40 @@ def _workload_contradictions(load: WorkloadSettings, sites: dict[str, Any], sett
         )
 
 
+def _occasion_contradictions(load: WorkloadSettings) -> Iterator[str]:
+    """Zones nobody knows, occasions that end before they begin, calendars that are not there."""
+    zones = available_timezones()
+    for event in load.events:
+        name = f"workload {load.name}: event {event.name}"
+        if event.zone not in zones:
+            yield f"{name}: zone '{event.zone}' is no IANA time zone; write one such as Europe/Berlin"
+            continue
+        start, end = _interval(event)
+        if end <= start:
+            yield f"{name}: ends at {event.end:%Y-%m-%dT%H:%M}, not after its start; exchange them"
+        if event.replicas > load.max:
+            yield f"{name}: {event.replicas} replicas are above max {load.max}; raise max"
+    if load.holidays is None:
+        return
+    if load.holidays.zone not in zones:
+        zone = load.holidays.zone
+        yield f"workload {load.name}: holidays: zone '{zone}' is no IANA time zone; write one such as Europe/Berlin"
+        return
+    try:
+        check_calendar(_holidays(load.holidays))
+    except ConfigError as error:
+        yield f"workload {load.name}: {error}"
+
+
+def _service_contradictions(load: WorkloadSettings) -> Iterator[str]:
+    for demand in (_demand(load.name, d) for d in load.demands):
+        if demand.service is not None and not reachable(demand.service):
+            yield (
+                f"workload {load.name}: {demand.key.metric}: no number of replicas meets latency_target_s "
+                f"{demand.service.latency_s:g} with a service_time_s of {demand.service.service_s:g}; raise the target"
+            )
+
+
 def _twice(where: str, names: Iterable[str]) -> Iterator[str]:
     for name, count in Counter(names).items():
         if count > 1:
@@ -130,9 +266,9 @@ def resolve(path: str) -> Any:
     try:
         module = import_module(module_name)
     except ImportError as error:
-        raise ConfigError(
-            f"import string '{path}': {error}; install the package or the extra it needs, or correct the name"
-        ) from error
+        command = remedy(error)
+        fix = f"run: {command}" if command else "install the package it needs, or correct the name"
+        raise ConfigError(f"import string '{path}': {error}; {fix}") from error
     try:
         return getattr(module, name)
     except AttributeError:
@@ -143,7 +279,9 @@ def resolve(path: str) -> Any:
 def check(settings: Settings) -> list[str]:
     """Every problem of a configuration, without starting anything: references, limits, import strings, capabilities."""
     problems = list(contradictions(settings))
-    needed = {Kind.SCALE} | {Kind(book.action) for book in settings.playbooks if book.action != Kind.NOTIFY}
+    scaled = {pool.adapter for load in settings.fleet.workloads for pool in load.pools}
+    sent = {share.adapter for load in settings.fleet.workloads for share in load.traffic}
+    needed = {Kind.SCALE} | {Kind(book.action) for book in settings.playbooks if book.action != "notify"}
     for name, cloud in settings.clouds.items():
         try:
             opened = resolve(cloud.adapter)
@@ -151,12 +289,18 @@ def check(settings: Settings) -> list[str]:
             problems.append(f"clouds.{name}: {error}")
             continue
         capabilities = getattr(opened, "capabilities", None)
-        missing = sorted(kind.value for kind in needed - capabilities) if capabilities is not None else []
-        if missing:
+        if capabilities is None:
+            continue
+        missing = sorted(kind.value for kind in needed - capabilities)
+        if missing and (name in scaled or name not in sent):
             problems.append(f"clouds.{name}: lacks {', '.join(missing)}, which the playbooks ask for")
+        if name in sent and not capabilities & {Kind.DRAIN, Kind.SHIFT}:
+            problems.append(f"clouds.{name}: can neither drain nor shift, which `traffic` asks for")
     problems += [
         f"intake.codecs: topic '{topic}' has no codec; add intake.codecs.{topic}: json"
         for topic in settings.intake.topics
         if topic not in settings.intake.codecs
     ]
-    return problems
+    from forecastle.runtime.prices import problems as in_books
+
+    return problems + list(in_books(settings))

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forecastle.decide.failover import settled
 from forecastle.errors import CloudUnavailable, NotFound
 from forecastle.ports import Cloud, Detector, Forecaster, Intake, Ledger
 from forecastle.runtime.clocks import EventClock, WallClock
+from forecastle.runtime.readiness import newly_ready
 from forecastle.types import (
     Anomaly,
     Forecasts,
@@ -39,7 +41,10 @@ DECISION_COLUMNS = 120
 
 @dataclass(slots=True)
 class Rooms:
-    """The furnished house: what `wiring.furnish` builds and the loop calls in order."""
+    """The furnished house: what `wiring.furnish` builds and the loop calls in order.
+
+    ``hear`` tells what others say is wrong at a tick; the same tick hears the same again after a restart.
+    """
 
     intake: Intake
     store: WindowStore
@@ -52,6 +57,8 @@ class Rooms:
     clouds: Mapping[str, Cloud]
     clock: WallClock | EventClock
     inventory: Inventory
+    recover: Callable[[], tuple[Outcome, ...]] = tuple
+    hear: Callable[[int], tuple[Anomaly, ...]] = lambda _tick: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,15 @@ class Turned:
     rebuilt: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A tick's plans and what they were made from; kept while recording or executing them has to be tried again."""
+
+    situation: Situation
+    plans: tuple[Plan, ...]
+    rebuilt: bool
+
+
 @dataclass(slots=True)
 class Loop:
     """Turn by turn: poll, close the ticks that are due, decide, act, record, then commit.
@@ -96,6 +112,7 @@ class Loop:
     last_tick: int = 0
     _previous: Forecasts | None = None
     _pending: deque[Closed] = field(default_factory=deque)
+    _decided: Decided | None = None
     _rows: tuple[tuple[SeriesKey, ...], np.ndarray] | None = None
 
     def resume(self) -> None:
@@ -130,7 +147,9 @@ class Loop:
         windows = rooms.store.close(tick)
         forecasts = rooms.predictor.forecast(windows)  # 3. windows -> forecasts
         anomalies = rooms.detection.detect(windows, self._previous)  # 4. ... -> anomalies -> incidents
-        incidents = rooms.group(anomalies, tick)
+        seen = {key.workload for key in windows.keys}
+        told = (anomaly for anomaly in rooms.hear(tick) if anomaly.key.workload in seen)
+        incidents = rooms.group((*anomalies, *told), tick)
         self._previous = forecasts
         return Closed(tick, windows, forecasts, anomalies, incidents)
 
@@ -148,16 +167,27 @@ class Loop:
         rooms.clock.advance(tick)
         if tick < max(self.last_tick, self.not_before):
             return Turned(closed, rebuilt=True)
-        situation = self._situation(closed)
-        recorded = rooms.ledger.plans(tick, self.scope) if tick == self.last_tick else None
-        if recorded is None:
-            plans = rooms.decide(situation)  # 5. forecasts + incidents + fleet -> plans
-            rooms.ledger.record(tick, self.scope, plans)
-            self.last_tick = tick
-        else:
-            plans = recorded
+        decided = self._decide(closed)
+        situation, plans = decided.situation, decided.plans
         outcomes = tuple(o for plan in plans for o in rooms.execute(plan, situation))  # 6. plans -> outcomes; 7. ledger
-        return Turned(closed, situation, plans, outcomes, rebuilt=recorded is not None)
+        if situation.fleet.in_flight:
+            outcomes += rooms.recover()
+        return Turned(closed, situation, plans, outcomes, rebuilt=decided.rebuilt)
+
+    def _decide(self, closed: Closed) -> Decided:
+        """The tick's plans, durable: those recorded before a restart, else new ones."""
+        ledger, tick = self.rooms.ledger, closed.tick
+        again = self._decided is not None and self._decided.situation.tick == tick
+        if self._decided is None or not again:
+            situation = self._situation(closed)
+            recorded = ledger.plans(tick, self.scope) if tick == self.last_tick else None
+            plans = self.rooms.decide(situation) if recorded is None else recorded  # 5. forecasts + incidents + fleet -> plans
+            self._decided = Decided(situation, plans, rebuilt=recorded is not None)
+        if tick != self.last_tick:
+            if not again or ledger.plans(tick, self.scope) is None:  # a failed commit may have been one
+                ledger.record(tick, self.scope, self._decided.plans)
+            self.last_tick = tick
+        return self._decided
 
     def _situation(self, closed: Closed) -> Situation:
         """What a decision needs of this tick: the demand and veto series, their recent slots and the fleet."""
@@ -175,25 +205,37 @@ class Loop:
         )
         forecasts = replace(f, keys=keys, values=f.values[rows], fallback=f.fallback[rows])
         fleet = self.rooms.ledger.snapshot(closed.tick, self._observe(keys))
+        readied = newly_ready(fleet, closed.tick)
+        if readied:
+            self.rooms.ledger.note_ready(readied)
+            fleet = replace(fleet, readied=fleet.readied + readied)
         serving = f"{self.fingerprint}/{f.model}"
         fleet = replace(fleet, started_at=self.rooms.ledger.effective_since(self.scope, serving, closed.tick))
-        return Situation(closed.tick, windows, forecasts, closed.incidents, fleet)
+        situation = Situation(closed.tick, windows, forecasts, closed.incidents, fleet)
+        if given_back := settled(situation, self.rooms.inventory):
+            self.rooms.ledger.note_given_back(given_back)
+        return situation
 
     def _decision_rows(self, keys: tuple[SeriesKey, ...]) -> np.ndarray:
         if self._rows is None or self._rows[0] is not keys:
-            wanted = {d.key for load in self.rooms.inventory.workloads.values() for d in load.demands}
-            wanted |= {key for load in self.rooms.inventory.workloads.values() for key, _ in load.vetoes}
+            wanted = {key for load in self.rooms.inventory.workloads.values() for key in load.series}
             self._rows = keys, np.array([i for i, key in enumerate(keys) if key in wanted], np.intp)
         return self._rows[1]
 
     def _observe(self, keys: Sequence[SeriesKey]) -> dict[str, Observed]:
-        """State of every pool whose workload this worker sees. What cannot be observed is left out: guards refuse it."""
+        """State of every pool whose workload this worker sees. What cannot be observed is left out: guards refuse it.
+
+        A traffic weight that the adapter may not change, as at a site whose agent is not allowed to, is none.
+        """
         observed: dict[str, Observed] = {}
         seen = {key.workload for key in keys}
         for pool in self.rooms.inventory.pools.values():
             if pool.workload in seen:
+                cloud = self.rooms.clouds[pool.adapter]
                 try:
-                    observed[pool.name] = self.rooms.clouds[pool.adapter].observe(pool)
+                    found = cloud.observe(pool)
                 except (CloudUnavailable, NotFound):
                     continue
+                usable = found.traffic is None or found.traffic.kind in cloud.capabilities
+                observed[pool.name] = found if usable else replace(found, traffic=None)
         return observed

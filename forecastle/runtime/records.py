@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from os import SEEK_END
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,15 +46,27 @@ _DECODER = msgspec.json.Decoder(Record, dec_hook=_decode)
 
 
 def recorder(path: Path, inventory_digest: str) -> Callable[[Turned], None]:
-    """A loop listener that appends every freshly decided tick to ``path``."""
+    """A loop listener that appends every freshly decided tick to ``path``, after cutting off a torn last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    out = path.open("ab", buffering=0)
+    _mend(path)
 
     def listen(turned: Turned) -> None:
         if turned.situation is not None and not turned.rebuilt:
-            out.write(_ENCODER.encode(Record(inventory_digest, turned.situation, turned.plans)) + b"\n")
+            line = _ENCODER.encode(Record(inventory_digest, turned.situation, turned.plans)) + b"\n"
+            with path.open("ab", buffering=0) as out:
+                out.write(line)
 
     return listen
+
+
+def _mend(path: Path) -> None:
+    """Cut off the half line that a crash left, so that what follows starts on a line of its own."""
+    with path.open("a+b") as found:
+        if found.tell():
+            found.seek(-1, SEEK_END)
+            if found.read(1) != b"\n":
+                found.seek(0)
+                found.truncate(found.read().rfind(b"\n") + 1)
 
 
 def read(path: Path) -> Iterator[Record]:
@@ -61,7 +74,9 @@ def read(path: Path) -> Iterator[Record]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); record one with 'forecastle run --record FILE'") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); record one with 'forecastle run --record FILE'"
+        ) from error
     for number, line in enumerate(lines[:-1], 1):
         try:
             yield _DECODER.decode(line)
@@ -70,8 +85,9 @@ def read(path: Path) -> Iterator[Record]:
 
 
 def inventory_digest(settings: Settings) -> str:
-    """Changes when anything a decision depends on is configured differently."""
-    return digest(settings.fleet.model_dump_json(), settings.decide, settings.guards, settings.playbooks)
+    """Changes when anything a decision depends on is configured differently; the same in every process."""
+    rooms = settings.model_dump(include={"fleet", "policies", "decide", "guards", "playbooks"})
+    return digest(msgspec.json.encode(rooms, order="deterministic").decode())
 
 
 def replay_file(path: Path, settings: Settings) -> tuple[int, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -9,17 +11,22 @@ from pathlib import Path
 
 from forecastle.act.executor import Executor
 from forecastle.decide.planner import decide
-from forecastle.detect.engine import Detection
+from forecastle.detect.engine import RING, Detection
 from forecastle.detect.incidents import IncidentBook
+from forecastle.detect.swap import SwappingDetection
 from forecastle.errors import ConfigError
 from forecastle.intake.consumer import KafkaIntake
 from forecastle.ledger.store import SqlLedger
 from forecastle.ports import Cloud, Intake
+from forecastle.predict.artifacts import cached, pointed
 from forecastle.predict.engine import Predictor
 from forecastle.runtime.clocks import EventClock, WallClock
+from forecastle.runtime.feedback import Words, incident_keeper
 from forecastle.runtime.health import HealthFile
-from forecastle.runtime.inventory import check, inventory, resolve
+from forecastle.runtime.inventory import check, inventory
+from forecastle.runtime.listeners import listening
 from forecastle.runtime.loop import Loop, Rooms
+from forecastle.runtime.providers import clouds
 from forecastle.runtime.records import inventory_digest, recorder
 from forecastle.runtime.worker import role, stopping, work
 from forecastle.settings import Settings
@@ -32,14 +39,6 @@ def clock(settings: Settings) -> WallClock | EventClock:
     return EventClock() if settings.runtime.clock == "event" else WallClock()
 
 
-def clouds(settings: Settings, at: WallClock | EventClock) -> dict[str, Cloud]:
-    """Every configured adapter, opened. An adapter that takes ``clock`` gets this process's."""
-    opened: dict[str, Cloud] = {}
-    for name, cloud in settings.clouds.items():
-        opened[name] = resolve(cloud.adapter)(clock=at, **cloud.options)
-    return opened
-
-
 def furnish(settings: Settings, *, intake: Intake | None = None, adapters: Mapping[str, Cloud] | None = None) -> Loop:
     """The loop with every room in place. ``intake`` and ``adapters`` replace the configured ones in tests and the demo."""
     problems = check(settings)
@@ -48,35 +47,77 @@ def furnish(settings: Settings, *, intake: Intake | None = None, adapters: Mappi
     at, stock, step_ms = clock(settings), inventory(settings), int(settings.window.step_s * 1000)
     opened = dict(adapters) if adapters is not None else clouds(settings, at)
     ledger = SqlLedger(settings.ledger, at)
-    book = IncidentBook(settings.detect)
+    book, act = IncidentBook(settings.detect), executor(settings, ledger, opened, stock, at)
+    detectors = detection(settings, step_ms)
+    detectors.lenience = Words(ledger, step_ms).lenience
     rooms = Rooms(
         intake=intake or KafkaIntake(settings.intake, WallClock()),
         store=WindowStore(settings.window),
         predictor=Predictor(settings.predict, step_ms),
-        detection=Detection(settings.detect, step_ms),
+        detection=detectors,
         group=book.update,
         decide=partial(decide, inventory=stock, settings=settings.decide, guards=settings.guards),
-        execute=executor(settings, ledger, opened, stock, at).execute,
+        execute=act.execute,
         ledger=ledger,
         clouds=opened,
         clock=at,
         inventory=stock,
+        recover=act.recover,
     )
-    return Loop(
+    loop = Loop(
         rooms,
         settings.runtime.worker,
         step_ms,
         not_before=settings.runtime.not_before,
-        rebuild_ticks=max(settings.predict.coverage_window, settings.detect.look_back),
+        rebuild_ticks=memory_ticks(settings),
         fingerprint=inventory_digest(settings),
     )
+    loop.listeners.append(incident_keeper(ledger))
+    return loop
+
+
+def memory_ticks(settings: Settings) -> int:
+    """Past ticks that a decision still depends on, which a restart has to repeat.
+
+    Calibration shapes forecasts, trailing scores of forecasts set the detectors' thresholds, and anomalies keep incidents open:
+    each memory begins where the one before it is complete.
+    """
+    quiet_s = max(settings.detect.group_s, settings.detect.close_s)
+    chain = settings.predict.coverage_window + RING + 1 + math.ceil(quiet_s / settings.window.step_s)
+    return max(chain, settings.detect.look_back)
+
+
+def detection(settings: Settings, step_ms: int) -> Detection:
+    """The detectors, with the model that `forecastle.runtime.pull` keeps in the cache when one is named."""
+    name, alias, cache = settings.detect.model, settings.predict.alias, Path(settings.predict.cache)
+    if not name:
+        return Detection(settings.detect, step_ms)
+    look, fetch = partial(pointed, cache, name, alias), partial(cached, cache, name)
+    return SwappingDetection(settings.detect, step_ms, look, fetch, poll_s=settings.predict.poll_s)
 
 
 def executor(
-    settings: Settings, ledger: SqlLedger, opened: Mapping[str, Cloud], stock: Inventory, at: WallClock | EventClock
+    settings: Settings,
+    ledger: SqlLedger,
+    opened: Mapping[str, Cloud],
+    stock: Inventory,
+    at: WallClock | EventClock,
+    *,
+    holder: str = "",
 ) -> Executor:
-    """The executor over these adapters."""
-    return Executor(ledger, ledger, opened, stock, settings.act, settings.guards, at)
+    """The executor over these adapters. ``holder`` names it in leases; by default it is the worker."""
+    name = holder or settings.runtime.worker
+    return Executor(
+        ledger,
+        ledger,
+        opened,
+        stock,
+        act=settings.act,
+        guards=settings.guards,
+        clock=at,
+        holder=name,
+        parallel={adapter: chosen.parallel for adapter, chosen in settings.clouds.items()},
+    )
 
 
 def run_worker(settings: Settings, *, shift_s: float, record: Path | None) -> None:
@@ -84,12 +125,14 @@ def run_worker(settings: Settings, *, shift_s: float, record: Path | None) -> No
     path = Path(settings.runtime.health)
     with stopping() as stop, ExitStack() as cleanup:
         loop = furnish(settings)
+        cleanup.callback(loop.rooms.ledger.close)
         for cloud in loop.rooms.clouds.values():
             cleanup.callback(cloud.close)
         if not cleanup.enter_context(role(path.with_suffix(".lock"), stop)):
             return
         health = HealthFile(path, settings.runtime.worker)
         cleanup.callback(loop.rooms.intake.close)
+        cleanup.enter_context(listening(settings, loop, health))
         if record is not None:
             loop.listeners.append(recorder(record, inventory_digest(settings)))
         work(loop, health, stop, shift_s=shift_s)
@@ -99,11 +142,13 @@ def resume_plans(settings: Settings, workload: str = "") -> list[Outcome]:
     """Execute the ledger's approved, unexpired plans (of ``workload`` when given) and reconcile unfinished intents."""
     at, stock = clock(settings), inventory(settings)
     ledger = SqlLedger(settings.ledger, at)
+    at.advance(ledger.last_tick(settings.runtime.worker) or 0)
     with ExitStack() as cleanup:
+        cleanup.callback(ledger.close)
         opened = clouds(settings, at)
         for cloud in opened.values():
             cleanup.callback(cloud.close)
-        act = executor(settings, ledger, opened, stock, at)
+        act = executor(settings, ledger, opened, stock, at, holder=f"heal-{os.getpid()}")
         outcomes = list(act.recover())
         waiting = [p for p in ledger.recent_plans(200) if p.expires_at > at.now() and ledger.approved(p)]
         for plan in waiting:

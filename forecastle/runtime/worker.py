@@ -65,7 +65,7 @@ def work(loop: Loop, health: HealthFile, stop: threading.Event, *, shift_s: floa
     while not stop.is_set() and time.monotonic() < ends:
         taken = attempt(lambda: loop.turn(POLL_S), health, stop)
         samples += taken or 0
-        health.update(samples=samples, series=len(loop.rooms.store.keys))
+        health.update(samples=samples, series=len(loop.rooms.store))
     health.update(state="STOPPED")
 
 

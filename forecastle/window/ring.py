@@ -59,7 +59,7 @@ class Ring:
         self._mask[rows] = False
 
     def read(self, rows: Ints, columns: int) -> tuple[Floats32, Mask]:
-        """The newest ``columns`` slots of ``rows`` in order of time, copied once: float32[n, columns] with NaN in the gaps, bool."""
+        """The newest ``columns`` slots of ``rows`` by time, copied once: float32[n, columns] with NaN in the gaps, bool."""
         newest = -1 if self.newest is None else self.newest
         values = np.empty((len(rows), columns), np.float32)
         mask = np.empty((len(rows), columns), np.bool_)

@@ -18,7 +18,7 @@ import numpy as np
 from forecastle.settings import WindowSettings
 from forecastle.types import Floats, Index, Ints, Mask, Progress, Samples, SeriesKey, Windows
 from forecastle.window.ring import Ring
-from forecastle.window.suspect import HISTORY, suspects
+from forecastle.window.suspect import HISTORY, candidates, suspects
 from forecastle.window.watermark import NEVER, Watermark
 
 SHARED = -2
@@ -28,8 +28,11 @@ Chunk: TypeAlias = tuple[Index, Ints, Floats, Index]  # row, at, value, partitio
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of a batch: samples ``accepted`` and too ``late``; ``duplicate`` counts the re-deliveries that folding has
-    found since the last call (they come to light when their slot closes)."""
+    """What became of a batch: samples ``accepted`` and too ``late``.
+
+    ``duplicate`` counts the re-deliveries that folding has found since the last call (they come to light when their slot
+    closes).
+    """
 
     accepted: int
     late: int
@@ -37,7 +40,10 @@ class Appended:
 
 
 class WindowStore:
-    """Ring buffers of all series, event time only: the same samples give the same windows."""
+    """Ring buffers of all series, event time only: the same samples give the same windows.
+
+    ``late`` counts the samples that came too late, since the start.
+    """
 
     def __init__(self, settings: WindowSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
@@ -46,12 +52,12 @@ class WindowStore:
         self.look_back = settings.look_back
         self.watermark: int | None = None
         self.closed: int | None = None
+        self.late = 0
         self._watermark = Watermark(self.step_ms, round(settings.lateness_s * 1000), settings.idle_s)
         self._ring = Ring(settings.look_back)
         self._rows: dict[SeriesKey, int] = {}
         self._last_at = np.empty(0, np.int64)
         self._home = np.empty(0, np.int32)
-        self._late = np.empty(0, np.int64)
         self._counter = np.empty(0, np.bool_)
         self._order = np.empty(0, np.int64)
         self._sorted: tuple[SeriesKey, ...] = ()
@@ -62,6 +68,10 @@ class WindowStore:
         self._duplicates = 0
         self._reported = 0
 
+    def __len__(self) -> int:
+        """Series that have a row, heard lately or not."""
+        return len(self._rows)
+
     # --- samples in -------------------------------------------------------------------------------------------------
 
     def append(self, samples: Samples) -> Appended:
@@ -71,7 +81,7 @@ class WindowStore:
         late = len(accepted) - int(np.count_nonzero(accepted))
         at, value, partition = samples.at, samples.value, samples.partition
         if late:
-            np.add.at(self._late, row[~accepted], 1)
+            self.late += late
             row, at, value, partition = row[accepted], at[accepted], value[accepted], partition[accepted]
         self._hold(row, at, value, partition)
         found, self._reported = self._duplicates - self._reported, self._duplicates
@@ -113,7 +123,6 @@ class WindowStore:
         self._ring.grow(len(self._rows))
         self._last_at = np.concatenate((self._last_at, np.full(n, NEVER, np.int64)))
         self._home = np.concatenate((self._home, np.full(n, NOWHERE, np.int32)))
-        self._late = np.concatenate((self._late, np.zeros(n, np.int64)))
         counter = np.array([key.metric.endswith("_total") for key in added], np.bool_)
         self._counter = np.concatenate((self._counter, counter))
         self._sorted = tuple(sorted(self._rows))
@@ -159,9 +168,9 @@ class WindowStore:
             raise ValueError(f"tick {tick} is closed already; the last one was {self.closed}")
         self._ring.advance(newest)
         for slot in sorted(slot for slot in self._open if slot <= newest):
-            row, at, value, partition = (np.concatenate(column) for column in zip(*self._open.pop(slot), strict=True))
+            row, at, value, partition = _joined(self._open.pop(slot))
             if not self._ring.holds(slot):
-                np.add.at(self._late, row, 1)
+                self.late += len(row)
                 continue
             self._settle(row, at, partition)
             rows, means = self._fold(row, at - (slot - 1) * self.step_ms, value)
@@ -172,6 +181,8 @@ class WindowStore:
         """Remember when and from where each series was last heard."""
         np.maximum.at(self._last_at, row, at)
         home = self._home[row]
+        if np.array_equal(home, partition):
+            return
         strangers = (home != partition) & (home != NOWHERE)
         self._home[row] = np.where(strangers, SHARED, partition)
         mixed = np.flatnonzero(self._home[row] != partition)
@@ -185,10 +196,10 @@ class WindowStore:
             return row.astype(np.int64), value
         key = row.astype(np.int64) * (self.step_ms + 1) + offset
         order = np.argsort(key, kind="stable")
-        key, value = key[order], value[order]
+        key = key[order]
         starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
         self._duplicates += len(key) - len(starts)
-        value, rows = np.maximum.reduceat(value, starts), key[starts] // (self.step_ms + 1)
+        value, rows = np.maximum.reduceat(value[order], starts), row[order[starts]].astype(np.int64)
         firsts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
         sums = np.add.reduceat(value, firsts)
         return rows[firsts], sums / np.diff(np.append(firsts, len(rows)))
@@ -209,12 +220,20 @@ class WindowStore:
         keys, rows = self._alive(tick - reach)
         wanted = min(columns or self.look_back, self.look_back)
         values, mask = self._ring.read(rows, wanted)
-        flat = self.settings.flat_slots
-        width = min(self.look_back, HISTORY * flat)
-        recent = (values[:, -width:], mask[:, -width:]) if wanted >= width else self._ring.read(rows, width)
-        suspect = suspects(*recent, self._counter[rows], jump=self.settings.jump, flat_slots=flat)
+        suspect = self._suspect(rows)
         late = tick - self._last_at[rows] > self.settings.stale_s * 1000
         return Windows(keys, tick, self.step_ms, values, mask, late, suspect)
+
+    def _suspect(self, rows: Ints) -> Mask:
+        """`suspects` of ``rows``. Only those that it may find wrong have their history read."""
+        jump, flat = self.settings.jump, self.settings.flat_slots
+        result = np.zeros(len(rows), np.bool_)
+        width = min(self.look_back, HISTORY * flat)
+        if width > 1:
+            counter = self._counter[rows]
+            (odd,) = np.nonzero(candidates(*self._ring.read(rows, 2), counter, jump=jump))
+            result[odd] = suspects(*self._ring.read(rows[odd], width), counter[odd], jump=jump, flat_slots=flat)
+        return result
 
     def _alive(self, since: int) -> tuple[tuple[SeriesKey, ...], Ints]:
         """Keys and rows of the series heard after ``since``, sorted by key; the same tuple as long as they are the same."""
@@ -242,9 +261,12 @@ class WindowStore:
         self._last_at[rows] = NEVER
         self._home[rows] = NOWHERE
 
-    def late_by_series(self) -> dict[SeriesKey, int]:
-        """How many samples of each series came too late to count, where any did."""
-        return {key: int(self._late[row]) for key, row in self._rows.items() if self._late[row]}
+
+def _joined(chunks: list[Chunk]) -> Chunk:
+    if len(chunks) == 1:
+        return chunks[0]
+    row, at, value, partition = (np.concatenate(column) for column in zip(*chunks, strict=True))
+    return row, at, value, partition
 
 
 def _without(chunk: Chunk, partitions: Index) -> Chunk:

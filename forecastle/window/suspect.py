@@ -45,6 +45,21 @@ def suspects(values: Floats32, mask: Mask, counter: Mask, *, jump: float, flat_s
     return result
 
 
+def candidates(values: Floats32, mask: Mask, counter: Mask, *, jump: float) -> Mask:
+    """bool[n]: which series `suspects` may find wrong, told by their newest two slots; all others it finds right.
+
+    ``values`` float32[n, 2], ``mask`` bool[n, 2], newest last. Each test there implies one here, whatever came before; a series
+    with a gap in either slot may always be wrong.
+    """
+    before, now = values[:, 0], values[:, 1]
+    was, is_ = np.abs(before), np.abs(now)
+    up = is_ > jump * was.astype(np.float64)  # the level before can only raise this bar, which is of 64 bits there
+    down = was > jump * is_
+    odd = np.where(counter, now < before, up | down | (now == 0) | (now == before))
+    result: Mask = odd | ~mask.all(axis=1)
+    return result
+
+
 def _sudden_zero(values: Floats32, mask: Mask, typical: npt.NDArray[np.float64], jump: float) -> Mask:
     """Zeros at the end, entered from a usual level, in a series where zeros are rare. Stands as long as the zeros do."""
     zero = mask & (values == 0)

@@ -1,8 +1,9 @@
 """When a tick may be closed: the watermark, kept per partition and joined over the assigned ones.
 
-A partition's watermark is its newest event time minus the lateness, minus 1 ms (more samples of that instant may follow); the joint one is the smallest over the partitions. A drained
-partition that has been silent for ``idle_s`` stops holding the others back. Whether a sample is *too late* is decided by its own
-partition alone: then it depends on the log and not on how partitions happened to interleave, and a rebuild decides the same.
+A partition's watermark is its newest event time minus the lateness, minus 1 ms (more samples of that instant may follow); the
+joint one is the smallest over the partitions. A drained partition that has been silent for ``idle_s`` stops holding the others
+back. Whether a sample is *too late* is decided by its own partition alone: then it depends on the log and not on how
+partitions happened to interleave, and a rebuild decides the same.
 """
 
 from __future__ import annotations
@@ -72,9 +73,7 @@ class Watermark:
             if one in self._moved or one not in progress.drained or one not in self._quiet_since:
                 self._quiet_since[one] = monotonic_s
         self._moved.clear()
-        idle = {
-            one for one in progress.assigned & progress.drained if monotonic_s - self._quiet_since[one] >= self._idle_s
-        }
+        idle = {one for one in progress.assigned & progress.drained if monotonic_s - self._quiet_since[one] >= self._idle_s}
         held = progress.assigned - idle
         if any(one not in self._newest for one in held):
             return None

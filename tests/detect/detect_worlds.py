@@ -12,8 +12,7 @@ START = 1_700_000_000_000 // STEP * STEP
 
 def keys(n: int, *, sites: int = 2, metrics: int = 1) -> tuple[SeriesKey, ...]:
     return tuple(
-        SeriesKey(f"w{i // metrics // sites}", f"m{i % metrics}", (("site", f"s{i // metrics % sites}"),))
-        for i in range(n)
+        SeriesKey(f"w{i // metrics // sites}", f"m{i % metrics}", (("site", f"s{i // metrics % sites}"),)) for i in range(n)
     )
 
 

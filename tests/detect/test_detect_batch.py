@@ -10,7 +10,7 @@ from pyarrow import csv
 
 from forecastle.detect import trails
 from forecastle.errors import ConfigError
-from forecastle.runtime.batch_detect import alerts, detect_file, judge, thresholds
+from forecastle.runtime.batch_detect import alerts, detect_file, habituation, judge, thresholds
 
 TRAIN, ROWS = 600, 2000
 MINUTE = 60_000
@@ -162,6 +162,9 @@ def test_files_that_cannot_be_judged_are_refused(tmp_path):
     pq.write_table(pa.table({"timestamp": [1, 2], "label": [0, 1], "name": ["a", "b"]}), tmp_path / "text.parquet")
     with pytest.raises(ConfigError, match="numeric"):
         detect_file(tmp_path / "text.parquet", 40, tmp_path / "o.parquet")
+    pq.write_table(pa.table({"timestamp": ["today", "soon"], "value": [0.0, 1.0]}), tmp_path / "when.parquet")
+    with pytest.raises(ConfigError, match="'timestamp' must be a time"):
+        detect_file(tmp_path / "when.parquet", 1, tmp_path / "o.parquet")
     (tmp_path / "x.parquet").write_text("nothing")
     with pytest.raises(ConfigError, match="cannot be read"):
         detect_file(tmp_path / "x.parquet", 40, tmp_path / "o.parquet")
@@ -205,6 +208,40 @@ def test_novelty_is_news_once():
     y[[1500, 1800]] += 5.0
     news = trails.novelty(y, 600)
     assert news[1800] < 1.0 < news[1500] / 2
+
+
+def test_once_history_has_grown_it_is_known_as_well_and_the_louder_speaks():
+    y = wave(5000)
+    y[1500:] = y[1500:] * 0.3 + 0.3 * np.sin(2 * np.pi * np.arange(3500) / 31)
+    y[4000:4003] += 1.0
+    news, trained = trails.novelty(y, 500), trails._news(trails._distance(y, 500))
+    assert np.array_equal(news[:2000], trained[:2000]), "learned anew at four times the trained rows"
+    assert (news >= trained).all()
+    assert news[4000:4020].max() > 1.1 * trained[4000:4020].max()
+    assert np.array_equal(trails.novelty(y[:2600], 500), news[:2600])
+
+
+def test_who_cries_often_must_cry_louder():
+    news = np.zeros(4000)
+    news[[10, 500, 600, 700, 3900]] = 1.0
+    factor = habituation(news, 0.5, 100, 30, weary=0.5, rested=200.0)
+    assert (factor[:501] == 1.0).all(), "training rows tire nobody"
+    assert factor[501] == pytest.approx(1.0 + 0.5 * 0.5 ** (1 / 200))
+    assert factor[600] == pytest.approx(1.0 + 0.5 * 0.5 ** (100 / 200))
+    assert factor[700] > factor[600]
+    assert factor[3900] == pytest.approx(1.0, abs=1e-4)
+    assert np.array_equal(factor[:650], habituation(news[:650], 0.5, 100, 30, weary=0.5, rested=200.0))
+    close = habituation(news, 0.5, 100, 150, weary=0.5, rested=200.0)
+    assert close[650] == pytest.approx(1.0 + 0.5 * 0.5 ** (150 / 200)), "no alert within the quiet rows, no weariness"
+
+
+def test_weariness_shows_in_the_threshold_of_a_file():
+    values = wave(4000)
+    values[1000:3000:200] += 1.2
+    verdicts = judge(values[:, None], TRAIN, 5 * MINUTE, ["v"], 0.1)
+    rows = np.flatnonzero(verdicts.anomaly)
+    assert (verdicts.score > verdicts.threshold)[rows].all()
+    assert 0 < len(rows) <= 10
 
 
 def test_thresholds_do_not_change_the_past():

@@ -198,9 +198,7 @@ QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 def forecast_for(w, centre, width=4.0, names=None):
     z = ndtri(np.array(QUANTILES))
     first = (centre[:, None] + width * z[None, :]).astype(np.float32)
-    return Forecasts(
-        names or w.keys, w.end - STEP, STEP, QUANTILES, first[:, None, :], "m@1", np.zeros(len(first), bool)
-    )
+    return Forecasts(names or w.keys, w.end - STEP, STEP, QUANTILES, first[:, None, :], "m@1", np.zeros(len(first), bool))
 
 
 def test_normal_scores_invert_a_normal_forecast():

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from detect_worlds import START, STEP, daily, keys, windows
 
 from forecastle.detect.engine import Detection
-from forecastle.detect.incidents import IncidentBook
+from forecastle.detect.incidents import IncidentBook, leading
 from forecastle.settings import DetectSettings
 from forecastle.types import Anomaly, AnomalyKind, SeriesKey, Severity
 
@@ -74,13 +74,11 @@ def test_severity_grows_with_agreement_and_time():
     assert book.update(strong, START + 3 * STEP)[0].severity is Severity.CRITICAL
 
 
-def test_the_cause_names_the_worst_kind_and_the_change_before_it():
+def test_the_cause_names_the_worst_kind_and_its_numbers():
     book = IncidentBook(SETTINGS)
-    book.note_change(START - 120_000, "shop", "release 1.4.2")
-    book.note_change(START - 120_000, "cart", "release 9")
     leak = anomaly(metric="memory", kind=AnomalyKind.TREND, expected=500.0, actual=900.0)
     (incident,) = book.update([anomaly(), leak], START)
-    assert incident.cause == "memory trend: 900 where 500 was expected; release 1.4.2 shortly before"
+    assert incident.cause == "memory trend: 900 where 500 was expected"
 
 
 def site_world(lost_sites, *, zero=False):
@@ -145,3 +143,47 @@ def test_a_replay_that_reaches_the_opening_repeats_the_incidents():
         expected = whole.update(found, at)
         if at >= START + 80 * STEP:
             assert part.update(found, at) == expected
+
+
+def test_a_level_outranks_the_spike_it_began_with_and_a_return_outranks_both():
+    book = IncidentBook(SETTINGS)
+    assert book.update([anomaly()], START)[0].cause.startswith("latency spike")
+    later = START + 10 * STEP
+    (settled,) = book.update([anomaly(at=later, kind=AnomalyKind.LEVEL_SHIFT)], later)
+    assert settled.cause.startswith("latency level shift")
+    over = START + 20 * STEP
+    (back,) = book.update([anomaly(at=over, kind=AnomalyKind.DIP, families=["excursion"])], over)
+    assert back.id == settled.id
+    assert back.cause.startswith("latency dip")
+    assert leading(back.anomalies).kind is AnomalyKind.DIP
+
+
+def test_what_is_no_departure_is_not_settled_by_a_return():
+    flat = anomaly(kind=AnomalyKind.FLAT_LINE)
+    back = anomaly(at=START + STEP, families=["excursion"])
+    assert leading([flat, back]) is flat
+    assert (
+        leading([anomaly(kind=AnomalyKind.TREND), anomaly(metric="errors", families=["excursion"])]).kind is AnomalyKind.TREND
+    )
+    again = anomaly(at=START + 2 * STEP, kind=AnomalyKind.LEVEL_SHIFT)
+    assert leading([back, again]) is again
+
+
+def test_a_return_neither_opens_an_incident_nor_keeps_one_open():
+    book = IncidentBook(SETTINGS)
+    assert book.update([anomaly(families=["excursion"])], START) == ()
+    book.update([anomaly()], START)
+    (going,) = book.update([anomaly(at=START + 840_000, families=["excursion"])], START + 840_000)
+    assert going.at == START
+    assert book.update([], START + 900_000) == ()
+    assert len(book.closed) == 1
+
+
+def test_the_name_is_kept_when_what_gave_it_is_no_longer_recent():
+    book = IncidentBook(SETTINGS)
+    book.update([anomaly(kind=AnomalyKind.LEVEL_SHIFT)], START)
+    late = START + 840_000
+    (incident,) = book.update([anomaly(at=late, kind=AnomalyKind.VARIANCE)], late)
+    assert incident.cause.startswith("latency level shift")
+    assert incident.signals == 1
+    assert [a.kind for a in incident.anomalies] == [AnomalyKind.VARIANCE, AnomalyKind.LEVEL_SHIFT]

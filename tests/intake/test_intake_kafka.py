@@ -9,16 +9,18 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from forecastle.errors import BrokerUnavailable, ConfigError
+from forecastle.intake import consumer
 from forecastle.intake.connection import options
 from forecastle.intake.consumer import KafkaIntake
 from forecastle.intake.dead_letters import DeadLetters, Letter
-from forecastle.intake.publish import create_topics
+from forecastle.intake.publish import create_topics, encode_batch
 from forecastle.runtime.broker import LocalBroker
 from forecastle.settings import IntakeSettings
-from forecastle.types import Origin
+from forecastle.types import Origin, SeriesKey
 
 pytestmark = pytest.mark.broker
 T0 = 1_700_000_000_000
@@ -68,9 +70,7 @@ def fill(config: IntakeSettings, first: int, last: int) -> None:
 
 
 @contextmanager
-def intake(
-    config: IntakeSettings, look_back: int = 5, resume_at: int | None = None, letters: DeadLetters | None = None
-):
+def intake(config: IntakeSettings, look_back: int = 5, resume_at: int | None = None, letters: DeadLetters | None = None):
     running = KafkaIntake(config, Clock(), letters)
     running.start(look_back * MINUTE, resume_at)
     try:
@@ -79,9 +79,13 @@ def intake(
         running.close()
 
 
-def drain(
-    running: KafkaIntake, enough: Callable[[list], bool] | None = None, limit_s: float = 40.0
-) -> list[tuple[str, float]]:
+def poll_often(running: KafkaIntake, times: int) -> None:
+    """Poll until one raises."""
+    for _ in range(times):
+        running.poll(0.3)
+
+
+def drain(running: KafkaIntake, enough: Callable[[list], bool] | None = None, limit_s: float = 40.0) -> list[tuple[str, float]]:
     """(workload, value) of all samples, until everything is read (or ``enough``)."""
     found: list[tuple[str, float]] = []
     deadline = time.monotonic() + limit_s
@@ -218,8 +222,8 @@ def test_a_record_refused_once_stays_refused(config):
     assert len(dead(config)) == 1
 
 
-def test_dead_letter_topic_down_stops_consumption_and_skips_nothing(config, tmp_path):
-    with LocalBroker(tmp_path / "letters") as other:
+def test_dead_letter_topic_down_stops_consumption_and_skips_nothing(config, tmp_path, free_port):
+    with LocalBroker(tmp_path / "letters", free_port) as other:
         elsewhere = config.model_copy(update={"bootstrap": other.bootstrap})
         create_topics(elsewhere, [config.dead_letter_topic], partitions=1)
         produce(config, (0, 0, message(0)), (0, 1, b"bad"), (0, 2, message(2)), (1, 0, message(5)))
@@ -232,13 +236,12 @@ def test_dead_letter_topic_down_stops_consumption_and_skips_nothing(config, tmp_
             other.stop()
             for _ in range(2):
                 with pytest.raises(BrokerUnavailable):
-                    for _ in range(50):
-                        running.poll(0.2)
+                    poll_often(running, 50)
             running.commit()
             before = running.progress()
             other.start()
             found = []
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while len(found) < 3 and time.monotonic() < deadline:
                 try:
                     found += drain(running, lambda _: True)
@@ -260,8 +263,16 @@ def test_a_doubtful_delivery_is_looked_up_before_it_is_repeated(config):
     assert [key for key, _, _ in dead(config)] == [b"t/0/7", b"t/0/8"]
 
 
-def test_the_broker_goes_and_comes_back(tmp_path, topic_name):
-    with LocalBroker(tmp_path) as own:
+def saved(folder, there):
+    """Wait until the broker's file, which it writes every other second, holds what would survive a kill."""
+    file, ends = folder / "db" / "kafka.json", time.monotonic() + 60
+    while not (file.exists() and there(file.read_text())):
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def test_the_broker_goes_and_comes_back(tmp_path, topic_name, free_port):
+    with LocalBroker(tmp_path, free_port) as own:
         topic = topic_name("m")
         config = IntakeSettings(
             bootstrap=own.bootstrap,
@@ -272,18 +283,17 @@ def test_the_broker_goes_and_comes_back(tmp_path, topic_name):
         )
         create_topics(config, [topic, "dead"], partitions=1)
         produce(config, *((0, i, message(i)) for i in range(5)))
-        time.sleep(2.5)  # the broker syncs every two seconds
+        saved(tmp_path, lambda kept: f'"{topic}"' in kept and '"high_watermark":5,' in kept)
         with intake(config) as running:
             assert len(drain(running)) == 5
             running.commit()
-            time.sleep(2.5)
+            saved(tmp_path, lambda kept: f'[["{config.group}","{topic}",0],5]' in kept)
             own.stop(hard=True)
             with pytest.raises(BrokerUnavailable):
-                for _ in range(100):
-                    running.poll(0.3)
+                poll_often(running, 100)
             own.start()
             produce(config, *((0, i, message(i)) for i in range(5, 8)))
-            found, deadline = [], time.monotonic() + 40
+            found, deadline = [], time.monotonic() + 60
             while len(found) < 3 and time.monotonic() < deadline:
                 try:
                     found += drain(running, bool, 5)
@@ -345,9 +355,16 @@ def test_partitions_are_shared_by_two_members(config):
 def test_the_local_broker_stops_when_the_block_fails(tmp_path: Path):
     import socket
 
-    with pytest.raises(RuntimeError, match="boom"), LocalBroker(tmp_path) as own:
-        port = own.port
-        raise RuntimeError("boom")
+    port = 0
+
+    def fail_inside():
+        nonlocal port
+        with LocalBroker(tmp_path) as own:
+            port = own.port
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail_inside()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 1).close()
 
@@ -357,3 +374,54 @@ def test_without_the_broker_package_the_fix_is_printed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="pip install 'noida-db"):
         LocalBroker(tmp_path).start()
+
+
+def test_a_poll_is_sized_by_its_samples_and_an_empty_partition_holds_nobody_back(config, monkeypatch) -> None:
+    monkeypatch.setattr(consumer, "ENOUGH_SAMPLES", 8000)
+    monkeypatch.setattr(consumer, "FIRST_RECORDS", 80)
+    keys = [SeriesKey("w", f"m{i}") for i in range(100)]
+    body = encode_batch(keys, np.arange(100, dtype=np.int32), np.full(100, T0), np.ones(100))
+    produce(config, *((0, 0, body) for _ in range(200)))
+    polls: list[int] = []
+    deadline = time.monotonic() + 40
+    with intake(config) as running:
+        while sum(polls) < 20_000 and time.monotonic() < deadline:
+            polls.append(len(running.poll(0.2)))
+    assert [count for count in polls if count] == [8000, 8000, 4000]
+
+
+def test_a_partition_that_was_paused_half_read_is_read_to_its_end(config) -> None:
+    """The later partition waits, with records already fetched, until all of the earlier one has been returned."""
+    produce(config, *((0, 100 + i, message(100 + i, "late")) for i in range(10)))
+    produce(config, *((1, i, message(i, "early")) for i in range(10)))
+    with intake(config.model_copy(update={"max_poll_records": 5})) as running:
+        found = drain(running)
+    assert sorted(found) == [("early", i) for i in range(10)] + [("late", 100 + i) for i in range(10)]
+
+
+def test_a_join_that_the_client_dropped_half_way_is_brought_to_its_end(config) -> None:
+    """As kafka-python leaves it when the reason for joining again is gone before the join has ended."""
+    fill(config, 0, 3)
+    with intake(config) as running:
+        assert len(drain(running)) == 6
+        consumer = running._consumer
+        consumer._subscription.mark_pending_revocation(set(consumer.assignment()))
+        consumer._coordinator.rejoining = True
+        fill(config, 3, 5)
+        assert sorted(drain(running, lambda found: len(found) >= 4)) == [(f"w{p}", float(i)) for p in (0, 1) for i in (3, 4)]
+
+
+def test_a_change_that_could_not_be_followed_is_followed_later(config, monkeypatch) -> None:
+    fill(config, 0, 3)
+    with intake(config) as running:
+        troubles = [BrokerUnavailable("away")]
+
+        def look_back(parts):
+            if troubles:
+                raise troubles.pop()
+            return KafkaIntake._look_back(running, parts)
+
+        monkeypatch.setattr(running, "_look_back", look_back)
+        with pytest.raises(BrokerUnavailable, match="away"):
+            poll_often(running, 100)
+        assert len(drain(running)) == 6

@@ -27,15 +27,15 @@ def test_nothing_given_is_the_defaults() -> None:
 
 
 def test_later_sources_win_over_earlier_ones(tmp_path: Path) -> None:
-    first = write(tmp_path, "a.yaml", "window:\n  step_s: 10\n  look_back: 100\n  stale_s: 11\n  dark_s: 12\n")
-    second = write(tmp_path, "b.yaml", "window:\n  look_back: 200\n  stale_s: 21\n  dark_s: 22\n")
+    first = write(tmp_path, "a.yaml", "window:\n  step_s: 10\n  look_back: 100\n  stale_s: 11\n  idle_s: 12\n")
+    second = write(tmp_path, "b.yaml", "window:\n  look_back: 200\n  stale_s: 21\n  idle_s: 22\n")
     settings = load(
         [first, second],
-        environment={"FORECASTLE_WINDOW__STALE_S": "31", "FORECASTLE_WINDOW__DARK_S": "32", "HOME": "/"},
-        flags=["window.dark_s=42"],
+        environment={"FORECASTLE_WINDOW__STALE_S": "31", "FORECASTLE_WINDOW__IDLE_S": "32", "HOME": "/"},
+        flags=["window.idle_s=42"],
     )
     assert (settings.window.step_s, settings.window.look_back) == (10, 200)
-    assert (settings.window.stale_s, settings.window.dark_s) == (31, 42)
+    assert (settings.window.stale_s, settings.window.idle_s) == (31, 42)
 
 
 def test_variables_that_are_not_settings_are_left_alone() -> None:
@@ -69,6 +69,14 @@ def test_an_unknown_variable_or_flag_is_refused_by_name() -> None:
     assert "$FORECASTLE_WINDOW__STEPS: window.steps: unknown name" in refused(environment={"FORECASTLE_WINDOW__STEPS": "1"})
     assert "--set window.steps: window.steps: unknown name" in refused(flags=("window.steps=1",))
     assert "write --set section.field=value" in refused(flags=("window.step_s",))
+
+
+def test_variables_and_flags_can_spell_lists_and_mappings() -> None:
+    settings = load([], environment={"FORECASTLE_INTAKE__TOPICS": "[a, b]"}, flags=["intake.codecs={a: json, b: otlp_proto}"])
+    assert settings.intake.topics == ("a", "b")
+    assert settings.intake.codecs == {"a": "json", "b": "otlp_proto"}
+    with pytest.raises(ConfigError, match=r"--set intake.topics:1: is not YAML"):
+        load([], environment={}, flags=["intake.topics=[a, b"])
 
 
 def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
@@ -112,7 +120,8 @@ def test_a_yaml_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
         ("- a\n- b\n", "not a mapping"),
         ("window: [1\n", "is not YAML"),
         ("window: {step_s: !!python/object:os.system 1}\n", "c.yaml"),
-        ("a: " + "[" * 5000, "c.yaml"),
+        ("a: " + "[" * 300, "is not YAML"),
+        ("a: " + "[" * 300 + "]" * 300, "is nested too deeply"),
     ],
 )
 def test_what_is_not_configuration_is_refused(tmp_path: Path, content: str, says: str) -> None:

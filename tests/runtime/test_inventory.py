@@ -87,13 +87,11 @@ def test_import_strings_are_resolved_or_explained() -> None:
         resolve("json.loads")
     with pytest.raises(ConfigError, match="install the package"):
         resolve("no_such_module_here:x")
-    with pytest.raises(ConfigError, match="'json' has no 'laods'; it has: .*loads"):
+    with pytest.raises(ConfigError, match=r"'json' has no 'laods'; it has: .*loads"):
         resolve("json:laods")
 
 
 def test_check_finds_bad_adapters_capabilities_and_topics() -> None:
-    def scale_only() -> None: ...
-
     assert check(settings()) == []
     bad = Settings.model_validate(
         {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,9 +21,7 @@ ONE = Progress(frozenset({0}), frozenset())
 
 def store(look_back: int = 10, lateness_s: float = 5.0, clock=lambda: 0.0, **more) -> WindowStore:
     return WindowStore(
-        WindowSettings(
-            step_s=60, look_back=look_back, lateness_s=lateness_s, flat_slots=more.pop("flat_slots", 3), **more
-        ),
+        WindowSettings(step_s=60, look_back=look_back, lateness_s=lateness_s, flat_slots=more.pop("flat_slots", 3), **more),
         clock,
     )
 
@@ -57,7 +57,7 @@ def test_too_late_is_recorded_not_applied():
     run(windows, sample(A, 10, 1), sample(A, STEP + 5001, 2))
     appended = windows.append(Samples.of(sample(A, 20, 1000), sample(A, STEP + 2, 4)))
     assert (appended.accepted, appended.late) == (1, 1)
-    assert windows.late_by_series() == {A: 1}
+    assert windows.late == 1
     closed = run(windows, sample(A, 2 * STEP + 5001, 0))
     assert closed[T0 + 2 * STEP].values[0, -2:].tolist() == [1.0, 3.0]
 
@@ -78,9 +78,7 @@ def test_of_two_values_at_one_instant_the_larger_counts():
 
 def test_gaps_are_masked_and_old_slots_leave_the_ring():
     windows = store(look_back=4)
-    closed = run(
-        windows, sample(A, 1, 1), sample(A, 3 * STEP, 3), sample(A, 6 * STEP, 6), sample(A, 6 * STEP + 5001, 0)
-    )
+    closed = run(windows, sample(A, 1, 1), sample(A, 3 * STEP, 3), sample(A, 6 * STEP, 6), sample(A, 6 * STEP + 5001, 0))
     assert list(closed) == [T0 + k * STEP for k in range(1, 7)]
     last = closed[T0 + 6 * STEP]
     assert last.mask[0].tolist() == [True, False, False, True]
@@ -212,7 +210,7 @@ def outcome(batches: list[list[Sample]]):
 def test_windows_do_not_depend_on_how_polls_cut_the_log(rows, cuts):
     samples = [sample(*row) for row in rows] + [sample(A, 20 * STEP, 0, 0), sample(A, 20 * STEP, 0, 1)]
     edges = sorted({0, len(samples), *(min(cut, len(samples)) for cut in cuts)})
-    batches = [samples[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    batches = [samples[a:b] for a, b in itertools.pairwise(edges)]
     whole, pieces = outcome([samples]), outcome(batches)
     assert whole[0].keys() == pieces[0].keys()
     assert whole == pieces

@@ -79,8 +79,6 @@ def test_gaps_are_stepped_over():
 
 
 def test_no_series_and_one_slot():
-    none = suspects(
-        np.empty((0, 5), np.float32), np.empty((0, 5), np.bool_), np.empty(0, np.bool_), jump=10, flat_slots=3
-    )
+    none = suspects(np.empty((0, 5), np.float32), np.empty((0, 5), np.bool_), np.empty(0, np.bool_), jump=10, flat_slots=3)
     assert none.tolist() == []
     assert judge([1.0], [0.0]) == [False, False]

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from forecastle.errors import ConfigError
+from forecastle.errors import ConfigError, Malformed
+from forecastle.intake.naming import Naming
 from forecastle.intake.series import SeriesTable
 from forecastle.types import Floats, Index, Ints
 
@@ -23,7 +24,16 @@ CODECS = {
     "otlp_proto": "forecastle.intake.codecs.otlp_proto",
     "otlp_json": "forecastle.intake.codecs.otlp_json",
 }
+LABELLED = {
+    "prometheus_json": "forecastle.intake.codecs.prometheus_json",
+    "remote_write": "forecastle.intake.codecs.remote_write",
+    "telegraf_json": "forecastle.intake.codecs.telegraf_json",
+    "influx": "forecastle.intake.codecs.influx",
+}
+"""Formats with flat labels, which need a `Naming` to tell the workload."""
 MAX_AT = 1 << 53
+Row: TypeAlias = tuple[int, int, float]
+"""Series number, ms and value of one sample."""
 
 
 class Refused(NamedTuple):
@@ -36,14 +46,18 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """n samples in order of arrival: ``record`` int32[n] the message each came from, ``series`` int32[n] its number in the
-    table, ``at`` int64[n] ms, ``value`` float64[n]; and the refused messages in order, none of which has a sample here."""
+    """n samples in order of arrival, and the refused messages in order, none of which has a sample here.
+
+    ``record`` int32[n] is the message each sample came from, ``series`` int32[n] its number in the table, ``at`` int64[n] ms,
+    ``value`` float64[n]. ``newest`` is the latest time (ms) of all samples, refused ones too; -1: there was none.
+    """
 
     record: Index
     series: Index
     at: Ints
     value: Floats
     refused: tuple[Refused, ...] = ()
+    newest: int = -1
 
 
 class Codec(Protocol):
@@ -53,19 +67,41 @@ class Codec(Protocol):
         """Samples of ``values``. A message with a sample later than ``not_after`` (ms) is refused as ``future``."""
 
 
-def open_codec(name: str, series: SeriesTable) -> Codec:
-    """The codec called ``name``. Raises ConfigError naming the known ones."""
+def open_codec(name: str, series: SeriesTable, naming: Naming | None = None) -> Codec:
+    """The codec called ``name``; ``naming`` is for those of `LABELLED`. Raises ConfigError naming the known ones."""
+    if name in LABELLED:
+        labelled: Callable[[SeriesTable, Naming], Codec] = import_module(LABELLED[name]).open_codec
+        return labelled(series, naming or Naming())
     if name not in CODECS:
-        raise ConfigError(f"intake.codecs: there is no codec '{name}'; choose one of {', '.join(CODECS)}")
+        raise ConfigError(f"intake.codecs: there is no codec '{name}'; choose one of {', '.join((*CODECS, *LABELLED))}")
     build: Callable[[SeriesTable], Codec] = import_module(CODECS[name]).open_codec
     return build(series)
 
 
-def sift(record: Index, series: Index, at: Ints, value: Floats, refused: list[Refused], not_after: int) -> Decoded:
+def sift_rows(values: Sequence[bytes | None], rows_of: Callable[[bytes | None], list[Row]], not_after: int) -> Decoded:
+    """`sift` of the rows of each message. ``rows_of`` raises Malformed for one to refuse."""
+    rows: list[Row] = []
+    sizes: list[int] = []
+    refused: list[Refused] = []
+    for i, raw in enumerate(values):
+        start = len(rows)
+        try:
+            rows.extend(rows_of(raw))
+        except Malformed as error:
+            refused.append(Refused(i, error.reason, str(error)[:300]))
+        sizes.append(len(rows) - start)
+    record = np.repeat(np.arange(len(values), dtype=np.int32), sizes)
+    number, at, value = zip(*rows, strict=True) if rows else ((), (), ())
+    columns = np.array(number, np.int32), np.array(at, np.int64), np.array(value, np.float64)
+    return sift(record, *columns, refused=refused, not_after=not_after)
+
+
+def sift(record: Index, series: Index, at: Ints, value: Floats, *, refused: list[Refused], not_after: int) -> Decoded:
     """The last gate, common to all codecs: times and values must make sense; refused messages lose all their samples.
 
     Codes: ``future`` (beyond the allowed skew: a broken clock), ``absurd_time`` (before 1970) and ``not_finite``.
     """
+    newest = int(at.max(initial=-1))
     bad = (at > not_after) | (at < 0) | ~np.isfinite(value)
     if bad.any():
         seen = {r.record for r in refused}
@@ -85,4 +121,4 @@ def sift(record: Index, series: Index, at: Ints, value: Floats, refused: list[Re
     if refused:
         keep = ~np.isin(record, np.array([r.record for r in refused], np.int32))
         record, series, at, value = record[keep], series[keep], at[keep], value[keep]
-    return Decoded(record, series, at, value, tuple(sorted(refused)))
+    return Decoded(record, series, at, value, tuple(sorted(refused)), newest)

@@ -1,4 +1,4 @@
-"""``otlp_json``: the same messages in OTLP's JSON mapping, where 64-bit integers (``timeUnixNano``, ``asInt``, ``count``) are texts.
+"""``otlp_json``: the same messages in OTLP's JSON mapping, where 64-bit integers (``timeUnixNano``, ``asInt``) are texts.
 
 Typed structs do the parsing and the strictness (an unknown *field* is ignored, as OTLP demands; NaN and Infinity, which the
 mapping writes as texts, are refused); attributes stay raw and are parsed once per series.
@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from forecastle.errors import Malformed
-from forecastle.intake.codecs import Codec, Decoded, Refused, sift
+from forecastle.intake.codecs import Codec, Decoded, Row, sift_rows
 from forecastle.intake.otlp import NO_RECORDED_VALUE, Source, ms
 from forecastle.intake.series import SeriesTable
-from forecastle.intake.strict import PARSE_ERRORS, no_repeated_keys, refusal
+from forecastle.intake.strict import PARSE_ERRORS, refusal, refuse_repetition
 
 NO_ATTRIBUTES = msgspec.Raw(b"[]")
 
@@ -111,34 +110,18 @@ class OtlpJson:
 
     def decode(self, values: Sequence[bytes | None], not_after: int) -> Decoded:
         """Samples of ``values``; see `Codec.decode`."""
-        if len(self._known) > 4 * self._series.max_series + 1024:
+        if len(self._known) > 4 * self._series.max_total + 1024:
             self._known = {}
-        rows: list[tuple[int, int, float]] = []
-        sizes: list[int] = []
-        refused: list[Refused] = []
-        for i, raw in enumerate(values):
-            start = len(rows)
-            try:
-                rows.extend(self._message(raw))
-            except Malformed as error:
-                refused.append(Refused(i, error.reason, str(error)[:300]))
-            sizes.append(len(rows) - start)
-        record = np.repeat(np.arange(len(values), dtype=np.int32), sizes)
-        number, at, value = zip(*rows, strict=True) if rows else ((), (), ())
-        return sift(
-            record, np.array(number, np.int32), np.array(at, np.int64), np.array(value, np.float64), refused, not_after
-        )
+        return sift_rows(values, self._message, not_after)
 
-    def _message(self, raw: bytes | None) -> list[tuple[int, int, float]]:
+    def _message(self, raw: bytes | None) -> list[Row]:
         if not raw:
             raise Malformed("empty")
         try:
             data = self._data.decode(raw)
-            plain = msgspec.json.encode(msgspec.json.decode(raw))
         except PARSE_ERRORS as error:
             raise refusal(error) from None
-        if b"\\u" in raw or plain.count(b'"') != raw.count(b'"'):
-            no_repeated_keys(raw)
+        refuse_repetition(raw)
         return [
             row
             for resource in data.resource_metrics
@@ -147,7 +130,7 @@ class OtlpJson:
             for row in self._metric(bytes(resource.resource), metric)
         ]
 
-    def _metric(self, resource: bytes, metric: Metric) -> Iterator[tuple[int, int, float]]:
+    def _metric(self, resource: bytes, metric: Metric) -> Iterator[Row]:
         for points in (metric.gauge, metric.sum):
             for point in points.data_points if points else ():
                 if point.as_double is not None:
@@ -164,7 +147,7 @@ class OtlpJson:
                 if point.sum is not None:
                     yield self._row(resource, metric.name + "_sum", point, point.sum)
 
-    def _row(self, resource: bytes, name: str, point: Point, value: float) -> tuple[int, int, float]:
+    def _row(self, resource: bytes, name: str, point: Point, value: float) -> Row:
         key = (resource, name, bytes(point.attributes))
         number = self._known.get(key)
         if number is None:

@@ -1,0 +1,130 @@
+"""The newcomer against the champion: both measured on the frozen tail, the better one serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from flows.champion import admitted, stand_in
+from flows.history import History
+from flows.leaderboard import CHALLENGER, CHAMPION, LAST, SEASONAL, Leaderboard, last_value, leaderboard
+from flows.recipes import Recipe
+from flows.rolling import Answer
+from flows.tracking import RunRecord, log_run
+from forecastle.errors import ConfigError, ModelRefused, NotFound
+from forecastle.ports import Artifact
+from forecastle.predict.artifacts import sha256
+from forecastle.runtime.workshop import registry
+from forecastle.settings import Settings
+from models.tail import detector_metrics, forecaster_metrics
+
+log = logging.getLogger(__name__)
+Measure: TypeAlias = Callable[[Path, Mapping[str, Any]], tuple[float, dict[str, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model in memory: ``write`` exports it to a path and returns its manifest.
+
+    ``rivals`` are rows about the configurations that were trained beside it.
+    """
+
+    name: str
+    write: Callable[[Path], dict[str, Any]]
+    recipe: Recipe
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: Sequence[tuple[int, float, float]] = ()
+    rivals: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A model on disk. ``measure`` gives any such model's loss on the frozen tail (smaller is better) and its metrics.
+
+    ``about`` and ``tables`` (name -> rows) tell of the history that it learned from.
+    """
+
+    fitted: Fitted
+    path: Path
+    manifest: Mapping[str, Any]
+    measure: Measure
+    history: History
+    tail: int
+    about: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+def enter(settings: Settings, made: Exported, cache: Path) -> dict[str, Any]:
+    """Measure, log, publish; point the alias at it when there is no champion or it beats the champion.
+
+    Where ``train.shadow_h`` asks for a shadow, only `promote` may take the champion's place.
+
+    Returns version, ``promoted``, ``loss`` and the metrics, and the champion's version and loss. Raises RegistryUnavailable.
+    """
+    store, alias, name = registry(settings), settings.predict.alias, made.fitted.name
+    loss, metrics = made.measure(made.path, made.manifest)
+    artifact = _present(store, name, alias, made, cache)
+    before = (artifact.version, made.measure(artifact.path, artifact.manifest)[0]) if artifact is not None else None
+    board = _board(settings, made, artifact) if made.manifest.get("kind") == "forecaster" else None
+    metrics = {**metrics, **(board.metrics() if board else {})}
+    if "://" in settings.predict.registry:
+        everything = {**made.about, **made.fitted.metrics, **metrics, "parity": float(made.manifest["parity"])}
+        trained = made.manifest.get("train", {})
+        named = {key: trained[key] for key in ("data", "code", "seed") if key in trained}
+        given = {**made.fitted.recipe.parameters, **named, "feature_hash": made.manifest.get("feature_hash", "")}
+        told = {**made.tables, "variants": made.fitted.rivals, "leaderboard": board.table() if board else ()}
+        tables = {table: rows for table, rows in told.items() if rows}
+        pages = {"leaderboard": board.page()} if board else {}
+        log_run(settings.predict.registry, name, RunRecord(given, everything, made.fitted.curve, tables, pages))
+    version = store.publish(name, made.path, dict(made.manifest), metrics)
+    better = before is None or (loss < before[1] and settings.train.shadow_h == 0)
+    if better:
+        store.promote(name, version, alias)
+    row = {"version": version, "promoted": better, "loss": loss, **metrics, "parity": made.manifest["parity"]}
+    return {**row, "champion": before[0], "champion_loss": before[1]} if before else row
+
+
+def _present(store: Any, name: str, alias: str, made: Exported, cache: Path) -> Artifact | None:
+    """What the alias points at; None when nothing does, or what does cannot serve these settings."""
+    try:
+        artifact: Artifact = store.pull(name, store.resolve(name, alias), cache)
+    except (NotFound, ModelRefused):
+        return None
+    must = ("kind", "step_ms", "quantiles")
+    if any(artifact.manifest.get(key) != made.manifest.get(key) for key in must):
+        return None
+    return artifact
+
+
+def _board(settings: Settings, made: Exported, champion: Artifact | None) -> Leaderboard | None:
+    """None when the tail is too short, or the newcomer may not serve; publishing goes on and `promote` says so."""
+    horizon = settings.predict.horizon
+    entrants = {CHALLENGER: Artifact(made.fitted.name, "", made.path, sha256(made.path), dict(made.manifest))}
+    entrants |= {CHAMPION: champion} if champion is not None else {}
+    try:
+        answers: dict[str, Answer] = {name: admitted(settings, one).infer for name, one in entrants.items()}
+        answers |= {SEASONAL: partial(stand_in, settings), LAST: partial(last_value, horizon=horizon)}
+        season, look_back = settings.predict.season, settings.window.look_back
+        return leaderboard(made.history, answers, tail=made.tail, horizon=horizon, season=season, look_back=look_back)
+    except (ConfigError, ModelRefused) as error:
+        log.warning("%s: no leaderboard: %s", made.fitted.name, error)
+        return None
+
+
+def measure(kind: str, history: History, tail: int) -> Measure:
+    """How models of ``kind`` (forecaster, detector) are measured on the last ``tail`` slots."""
+    return partial({"forecaster": _forecaster, "detector": _detector}[kind], history, tail)
+
+
+def _forecaster(history: History, tail: int, path: Path, manifest: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
+    metrics = forecaster_metrics(path, manifest, history.values, history.end // 60_000, tail)
+    return metrics["tail_pinball"], metrics
+
+
+def _detector(history: History, tail: int, path: Path, manifest: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
+    metrics = detector_metrics(path, manifest, history.keys, history.values, tail)
+    return metrics["tail_loss"], metrics

@@ -1,0 +1,80 @@
+"""Telling humans: one page per subject, not one per tick.
+
+A page is a NOTIFY whose ``replica`` field names its subject (an incident's id, ``data_dark``), so that subjects of one pool are
+told apart. Whether a subject was told already is read from the outcomes: an action's id follows from subject and tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from forecastle.decide.heal import Remedy, pools_of
+from forecastle.decide.sights import Tick
+from forecastle.types import Action, Kind, Refusal, Status
+
+REPEAT_S = 3600.0
+"""A condition that has no incident is told again after so long."""
+_TOLD = frozenset({Status.APPLIED, Status.ALREADY, Status.DRY_RUN})
+_HUMAN_NEEDED = frozenset({"escalation", "failover", "panic", "heal_budget", "inventory_jump"})
+"""Guards whose refusal means that a human must look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What to tell about ``pool``: ``subject`` is stable while it lasts, ``since`` (ms) when a page about it became due."""
+
+    pool: str
+    subject: str
+    text: str
+    since: int
+
+
+def pages(tick: Tick, remedies: Sequence[Remedy], refusals: Sequence[Refusal], notes: Sequence[str]) -> Iterator[Page]:
+    """Everything a human should hear about this tick, told before or not."""
+    hourly = tick.at - int(REPEAT_S * 1000)
+    for name, sight in tick.sights.items():
+        if sight.dark_s > tick.guards.dark_s:
+            yield Page(sight.load.pools[0], "data_dark", f"DATA_DARK: no demand of {name} for {sight.dark_s:g} s", hourly)
+    for remedy in remedies:
+        if remedy.page:
+            pool = pools_of(remedy.incident, tick)[0]
+            yield Page(pool, remedy.incident.id, remedy.page, remedy.incident.opened_at)
+    for refusal in refusals:
+        if refusal.guard in _HUMAN_NEEDED and refusal.pool:
+            yield Page(refusal.pool, refusal.guard, f"{refusal.guard}: {refusal.why}", hourly)
+    for name, sight in tick.sights.items():
+        mine = [note for note in notes if note.partition(":")[0] == name]
+        if mine:
+            yield Page(sight.load.pools[0], "not_placed", "not placed: " + "; ".join(mine), hourly)
+
+
+def notices(tick: Tick, found: Iterable[Page]) -> list[Action]:
+    """A NOTIFY for every subject that was not told since it became due."""
+    due = {(page.pool, page.subject): page for page in found if not _told(page, tick)}
+    return [
+        Action(
+            Kind.NOTIFY,
+            tick.inventory.pools[pool].workload,
+            pool,
+            due[pool, subject].text,
+            "",
+            tick.at,
+            tick.deadline,
+            subject,
+            due[pool, subject].text,
+        )
+        for pool, subject in sorted(due)
+    ]
+
+
+def _told(page: Page, tick: Tick) -> bool:
+    """Whether an outcome is of this subject's page. Its tick is the outcome's own or at most a plan's life before it."""
+    step, ttl = tick.situation.windows.step_ms, tick.deadline - tick.at
+    for o in tick.situation.fleet.outcomes:
+        if o.kind is Kind.NOTIFY and o.pool == page.pool and o.status in _TOLD and o.at >= page.since:
+            newest = o.at - (o.at - tick.at) % step
+            ticks = range(newest, newest - ttl - step, -step)
+            if any(Action(Kind.NOTIFY, "", page.pool, "", "", at, 0, page.subject).id == o.action_id for at in ticks):
+                return True
+    return False

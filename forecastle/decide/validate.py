@@ -1,0 +1,134 @@
+"""A second opinion on a placement: every rule checked anew from the inventory, sharing no code with what made it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import maximum_flow
+
+from forecastle.decide.offers import Need
+from forecastle.decide.place import Placement
+from forecastle.types import Fleet, Inventory, Pool, Workload
+
+Held: TypeAlias = Sequence[tuple[Pool, int]]
+_FUZZ = 1e-6
+
+
+def violations(
+    found: Placement, needs: Sequence[Need], inventory: Inventory, fleet: Fleet, *, down: frozenset[str] = frozenset()
+) -> list[str]:
+    """What is wrong with a placement, in words; empty when nothing is.
+
+    Limits, residency, site capacity and closed sites always hold. What may give way (spread, survival, nearness, spot, the
+    wanted number) has to hold for every workload of which no note says otherwise.
+    """
+    problems = list(_hard(found, inventory, fleet, down))
+    spent, committed, cut = 0.0, 0.0, 0
+    told = {note.partition(":")[0] for note in found.notes}
+    for need in needs:
+        load = inventory.workloads[need.workload]
+        held = [(inventory.pools[n], found.replicas.get(n, 0)) for n in load.pools if n in fleet.observed]
+        if load.name not in told:
+            problems += [f"{load.name}: {text}" for text in _soft(load, need, held, inventory, down)]
+        sunk = sum(_sunk(pool) for pool, _ in held)
+        cost = sunk + sum(max(0, n - pool.committed) * pool.unit_price for pool, n in held)
+        paid = sum(max(0, n - pool.committed) for pool, n in held)  # what is committed costs nothing more
+        must = max(need.floor, load.min, load.min_sites + sum(p.min for p, _ in held))
+        if load.budget_per_hour is not None and cost > max(load.budget_per_hour, sunk) + _FUZZ and paid > must:
+            problems.append(f"{load.name}: costs {cost:g}, more than its budget, with more than its floor")
+        spent, committed, cut = spent + cost, committed + sunk, cut + max(0, paid - must)
+    if inventory.budget_per_hour is not None and spent > max(inventory.budget_per_hour, committed) + _FUZZ and cut:
+        problems.append(f"the fleet costs {spent:g}, more than its budget, with {cut} replicas more than its floors")
+    return problems
+
+
+def _sunk(pool: Pool) -> float:
+    price = pool.unit_price if pool.committed_price is None else pool.committed_price
+    return pool.committed * price
+
+
+def _hard(found: Placement, inventory: Inventory, fleet: Fleet, down: frozenset[str]) -> Iterator[str]:
+    used: dict[str, float] = defaultdict(float)
+    for name, count in found.replicas.items():
+        pool = inventory.pools[name]
+        load, site = inventory.workloads[pool.workload], inventory.sites[pool.site]
+        used[site.name] += count * pool.size
+        if name not in fleet.observed:
+            yield f"{name}: placed although nobody sees it"
+        if not 0 <= count <= min(pool.max, pool.quota):
+            yield f"{name}: {count} is outside its limits"
+        if count and site.name in down:
+            yield f"{name}: {count} at {site.name}, which is down"
+        if count and load.residency and not load.residency & site.residency:
+            yield f"{name}: {count} outside the residency {sorted(load.residency)}"
+    for site_name, size in used.items():
+        capacity = inventory.sites[site_name].capacity
+        if capacity is not None and size > capacity + _FUZZ:
+            yield f"{site_name}: {size:g} of a capacity of {capacity:g}"
+
+
+def _soft(load: Workload, need: Need, held: Held, inventory: Inventory, down: frozenset[str]) -> Iterator[str]:
+    total = sum(n for _, n in held)
+    usable = [
+        (p, n)
+        for p, n in held
+        if p.site not in down and (not load.residency or load.residency & inventory.sites[p.site].residency)
+    ]
+    least = sum(min(p.min, p.max, p.quota) for p, _ in usable)
+    if total < need.replicas or total > max(need.replicas, least):
+        yield f"{total} replicas for a need of {need.replicas}"
+    for pool, count in usable:
+        if count < min(pool.min, pool.max, pool.quota):
+            yield f"{pool.name}: {count} is below its minimum"
+    at_site = Counter[str]()
+    for pool, count in held:
+        at_site[pool.site] += count
+    reachable = len({p.site for p, _ in usable if min(p.max, p.quota) > 0})
+    spread = min(load.min_sites, reachable)
+    if sum(count > 0 for count in at_site.values()) < min(spread, need.replicas):
+        yield f"at {sum(count > 0 for count in at_site.values())} sites instead of {spread}"
+    for site, count in at_site.items():
+        low = sum(p.min for p, _ in usable if p.site == site)
+        if spread > 1 and count > max(math.ceil(need.replicas / spread), low, 1):
+            yield f"{count} at {site}, more than an even share"
+    yield from _survives(load, need, held, inventory)
+    spot, low = sum(n for p, n in held if p.spot), sum(p.min for p, _ in usable if p.spot)
+    if spot > max(math.floor(load.spot_share * need.replicas + _FUZZ), low):
+        yield f"{spot} on spot"
+    if load.max_latency_ms is not None and load.population and not _near(load, need, held, inventory):
+        yield "not every population is served nearby"
+
+
+def _survives(load: Workload, need: Need, held: Held, inventory: Inventory) -> Iterator[str]:
+    if load.survive is None or not need.keep:
+        return
+    domains = {pool.name: inventory.domain(pool.name, load.survive) for pool, _ in held}
+    for lost in sorted(set(domains.values())):
+        there = [(pool, count) for pool, count in held if domains[pool.name] == lost]
+        left = sum(n for _, n in held) - sum(n for _, n in there)
+        if left < need.keep and any(count > pool.min for pool, count in there):
+            yield f"the loss of {lost} leaves {left} of {need.keep}"
+
+
+def _near(load: Workload, need: Need, held: Held, inventory: Inventory) -> bool:
+    """Whether the populations' shares can be told off to replicas within reach: a maximum flow."""
+    users, pools = sorted(load.population), [pool for pool, _ in held]
+    source, sink = len(users) + len(pools), len(users) + len(pools) + 1
+    graph = sp.lil_array((sink + 1, sink + 1), dtype=np.int32)
+    wanted = 0
+    for i, name in enumerate(users):
+        share = math.floor(min(load.population[name], 1.0) * need.replicas + _FUZZ)
+        wanted += share
+        graph[source, i] = share
+        for k, pool in enumerate(pools):
+            limit = load.max_latency_ms or math.inf
+            if inventory.sites[pool.site].latency_ms.get(name, math.inf) <= limit:
+                graph[i, len(users) + k] = share
+    for k, (_, count) in enumerate(held):
+        graph[len(users) + k, sink] = count
+    return int(maximum_flow(graph.tocsr(), source, sink).flow_value) >= wanted

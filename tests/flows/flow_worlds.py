@@ -1,0 +1,89 @@
+"""A small fleet for flows that run workers or read a ledger: one workload at two sites of the sim cloud, in event time."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from forecastle.intake.memory import MemoryIntake
+from forecastle.ledger.store import SqlLedger
+from forecastle.runtime.clocks import EventClock
+from forecastle.runtime.config import load
+from forecastle.runtime.wiring import furnish
+from forecastle.settings import Settings
+from forecastle.types import Plan
+
+STEP = 60_000
+START = 1_760_000_040_000 // STEP * STEP
+
+
+def message(tick: int) -> bytes:
+    value = 400 + 300 * math.sin(tick * math.tau / 60)
+    return json.dumps({"workload": "shop", "metric": "rps", "at": START + tick * STEP, "value": value}).encode()
+
+
+def configuration(folder: Path, *, mode: str = "auto", **rooms: Any) -> Path:
+    """A configuration whose ledger, cloud and health file are in ``folder``."""
+    settings = {
+        "window": {"look_back": 60, "lateness_s": 0},
+        "predict": {"model": "", "season": 60, "horizon": 10, "coverage_window": 20},
+        "detect": {"model": "", "look_back": 30, "warmup": 10},
+        "guards": {"warmup_s": 0},
+        "act": {"verify_s": 0},
+        "ledger": {"url": f"sqlite:///{folder}/ledger.db", "kill_file": str(folder / "KILL")},
+        "runtime": {"worker": "w", "clock": "event", "health": str(folder / "health.json")},
+        "clouds": {"sim": {"adapter": "forecastle.clouds.sim:open_cloud", "options": {"path": str(folder / "sim.db")}}},
+        "fleet": {
+            "sites": [
+                {"name": "fra", "provider": "aws", "region": "eu-central-1"},
+                {"name": "ams", "provider": "gcp", "region": "europe-west4"},
+            ],
+            "workloads": [
+                {
+                    "name": "shop",
+                    "mode": mode,
+                    "min": 2,
+                    "demands": [{"metric": "rps", "per_replica": 40}],
+                    "pools": [{"name": f"shop-{site}", "site": site, "unit_price": 0.1} for site in ("fra", "ams")],
+                }
+            ],
+        },
+    } | rooms
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    return path
+
+
+def settings_of(config: Path) -> Settings:
+    return load([config], environment={})
+
+
+def ledger_of(config: Path, at: int = 0) -> SqlLedger:
+    return SqlLedger(settings_of(config).ledger, EventClock(at))
+
+
+def play(config: Path, ticks: int) -> list[Plan]:
+    """Run a worker over ``ticks`` minutes without a broker; the plans it made."""
+    plans: list[Plan] = []
+    clock = EventClock(START + ticks * STEP)
+    loop = furnish(settings_of(config), intake=MemoryIntake(map(message, range(ticks)), clock, per_poll=5))
+    loop.listeners.append(lambda turned: plans.extend(turned.plans))
+    try:
+        loop.resume()
+        while loop.turn(0.0):
+            pass
+    finally:
+        for cloud in loop.rooms.clouds.values():
+            cloud.close()
+        loop.rooms.ledger.close()
+    return plans
+
+
+def orders(config: Path) -> list[tuple[str, str]]:
+    """(token, pool) of every effect the cloud accepted."""
+    with sqlite3.connect(config.parent / "sim.db") as db:
+        return db.execute("select token, pool from orders order by at, token").fetchall()

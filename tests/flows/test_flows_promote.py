@@ -1,0 +1,323 @@
+"""A candidate takes the champion's place only when it is no worse and no stranger, or when a human insists."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import Result
+from pyarrow import parquet
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
+import tiny_models
+
+from flows.promote import promote
+from forecastle.cli import app
+from forecastle.errors import ConfigError, NotFound
+from forecastle.predict.registry import DirectoryRegistry, MlflowRegistry
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+HERE = {"series": 2, "slots": 900, "end": 1_767_225_600_000}
+
+
+class Shop:
+    """A registry with versions of tiny models, and the settings that name it."""
+
+    def __init__(self, folder: Path, uri: str = "") -> None:
+        self.folder = folder
+        self.store = MlflowRegistry(uri) if uri else DirectoryRegistry(folder / "registry")
+        predict = {"registry": uri or str(folder / "registry"), "cache": str(folder / "cache"), "season": 60}
+        self.settings: dict[str, Any] = {"predict": predict, "window": {"look_back": 200}}
+
+    def publish(
+        self, metrics: dict[str, float], *, kind: str = "forecaster", trained: Any = HERE, manifest: Any = None, **options: Any
+    ) -> str:
+        path = self.folder / "new.onnx"
+        made = getattr(tiny_models, kind)(path, **options)
+        return self.store.publish(kind, path, {**made, "train": trained, **(manifest or {})}, metrics)
+
+    def run(self, *words: str) -> Result:
+        """The command line's ``models promote`` with the settings as flags."""
+        told = {f"{room}.{key}": value for room, fields in self.settings.items() for key, value in fields.items()}
+        flags = [word for name, value in told.items() for word in ("--set", f"{name}={value}")]
+        return CliRunner().invoke(app, ["models", "promote", "forecaster", *words, *flags])
+
+    def champion(self, name: str = "forecaster") -> str:
+        try:
+            return self.store.resolve(name, "champion")
+        except NotFound:
+            return ""
+
+    def promote(self, version: str, name: str = "forecaster", **options: Any) -> dict[str, Any]:
+        return asyncio.run(promote(name, version, self.settings, **options))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    made = Shop(tmp_path)
+    made.store.promote("forecaster", made.publish({"tail_pinball": 2.0, "other": 1.0}), "champion")
+    return made
+
+
+def drift(path: Path, growth: float) -> str:
+    """A history in which every step is ``growth`` times the one before."""
+    slots = 400
+    value = np.concatenate([100.0 * growth ** np.arange(slots), 1000.0 * growth ** np.arange(slots)])
+    columns = {
+        "workload": np.repeat(["shop", "api"], slots),
+        "metric": ["load"] * (2 * slots),
+        "timestamp": np.tile(HERE["end"] - 60_000 * np.arange(slots - 1, -1, -1), 2),
+        "value": value * np.random.default_rng(0).lognormal(0, 0.02, 2 * slots),
+    }
+    parquet.write_table(pa.table(columns), path)
+    return str(path)
+
+
+def test_the_first_model_needs_no_comparison(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    version = shop.publish({})
+    decision = shop.promote(version)
+    assert (decision["promoted"], decision["champion"], decision["reasons"]) == (True, "", ())
+    assert shop.champion() == version
+
+
+@pytest.mark.parametrize(("error", "promoted"), [(1.5, True), (2.0, True), (2.019, True), (2.1, False)])
+def test_a_candidate_must_match_the_champion(shop: Shop, error: float, promoted: bool) -> None:
+    version = shop.publish({"tail_pinball": error, "other": 0.0}, lift=0.01)
+    decision = shop.promote(version)
+    assert decision["promoted"] is promoted
+    assert shop.champion() == (version if promoted else "1")
+    assert decision["errors"] == {"tail_pinball": (error, 2.0)}, "only errors are compared"
+    if not promoted:
+        assert decision["reasons"] == ("tail_pinball 2.1 as published is worse than the champion's 2",)
+
+
+def test_a_stranger_is_refused_however_good(shop: Shop) -> None:
+    version = shop.publish({"tail_pinball": 0.1}, lift=2.0)
+    decision = shop.promote(version)
+    assert not decision["promoted"]
+    assert decision["change"] > 1
+    assert "differ from the champion's by" in decision["reasons"][0]
+    assert shop.champion() == "1"
+    assert shop.promote(version, max_change=10.0)["promoted"], "the bound is the caller's"
+
+
+def test_a_human_may_insist(shop: Shop) -> None:
+    version = shop.publish({"tail_pinball": 9.0}, lift=2.0)
+    decision = shop.promote(version, force=True)
+    assert (decision["promoted"], decision["forced"], len(decision["reasons"])) == (True, True, 2)
+    assert shop.champion() == version
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"manifest": {"kind": "poem"}}, "poem"),
+        ({"step_ms": 300_000}, "step_ms 300000"),
+        ({"horizon": 3}, "horizon 3"),
+        ({"lift": float("inf")}, "finite"),
+    ],
+)
+def test_what_may_not_serve_is_not_promoted_even_by_force(shop: Shop, wrong: dict[str, Any], says: str) -> None:
+    version = shop.publish({"tail_pinball": 0.1}, **wrong)
+    decision = shop.promote(version, force=True)
+    assert not decision["promoted"]
+    assert says in decision["reasons"][0]
+    assert shop.champion() == "1"
+
+
+def test_a_changed_file_is_not_promoted_even_by_force(shop: Shop) -> None:
+    version = shop.publish({"tail_pinball": 0.1}, lift=0.02)
+    stored = shop.folder / "registry" / "forecaster" / "versions" / version / "model.onnx"
+    stored.write_bytes(stored.read_bytes() + b"x")
+    decision = shop.promote(version, force=True)
+    assert not decision["promoted"]
+    assert "digest" in decision["reasons"][0]
+
+
+def test_a_version_that_is_not_there_is_refused(shop: Shop) -> None:
+    decision = shop.promote("7")
+    assert not decision["promoted"]
+    assert "not in the registry" in decision["reasons"][0]
+
+
+def test_the_champion_is_not_promoted_again(shop: Shop) -> None:
+    assert shop.promote("1")["reasons"] == ("it is the champion already",)
+
+
+def test_a_name_that_nothing_serves_is_an_error(shop: Shop) -> None:
+    with pytest.raises(ConfigError, match=r"predict\.model"):
+        shop.promote("1", name="poem")
+
+
+@pytest.mark.parametrize("trained", [{**HERE, "end": 1}, {}, None])
+def test_errors_of_different_histories_are_not_compared(shop: Shop, trained: Any) -> None:
+    version = shop.publish({"tail_pinball": 0.1}, lift=0.01, trained=trained)
+    decision = shop.promote(version)
+    assert not decision["promoted"]
+    assert "different histories" in decision["reasons"][0]
+
+
+def test_without_a_common_error_there_is_no_comparison(shop: Shop) -> None:
+    decision = shop.promote(shop.publish({"f1": 1.0}, lift=0.01))
+    assert "give a history" in decision["reasons"][0]
+    assert not decision["promoted"]
+
+
+def test_a_history_decides_whatever_was_published(shop: Shop) -> None:
+    """Demand grows by 0.5 % a step: who lifts the last value is right, whoever claimed what."""
+    better, worse = shop.publish({"tail_pinball": 9.0}, lift=0.08, trained={}), shop.publish({"tail_pinball": 0.0}, lift=-0.2)
+    history = drift(shop.folder / "history.parquet", 1.005)
+    refused = shop.promote(worse, history=history)
+    assert not refused["promoted"]
+    assert "on the history's tail is worse" in refused["reasons"][0]
+    taken = shop.promote(better, history=history)
+    assert taken["promoted"], taken
+    assert set(taken["errors"]) == {"crps", "mase", "wql"}
+    assert all(mine < theirs for mine, theirs in taken["errors"].values())
+    assert 0 < taken["change"] < 0.2
+    assert shop.champion() == better
+
+
+def shadowed(shop: Shop, **train: float) -> None:
+    """The fleet of `drift`'s shop, and rules for promotion."""
+    demands = [{"metric": "load", "per_replica": 10}]
+    pools = [{"name": "p", "site": "fra", "unit_price": 1.0}]
+    loads = [{"name": "shop", "demands": demands, "pools": pools, "unmet_price": 2.0, "max": 1_000_000}]
+    shop.settings["fleet"] = {"sites": [{"name": "fra", "provider": "a", "region": "b"}], "workloads": loads}
+    shop.settings["train"] = train
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "train", "says"),
+    [
+        (0.5, {"tail": 0}, "its shadow is 0.5 h long, of 1.0 h"),
+        (2.0, {"tail": 100}, "its shadow is 0.3 h long, of 1.0 h"),
+        (0.0, {"tail": 0}, "its shadow is 0.0 h long"),
+        (2.0, {"end": None}, "does not say when its training ended"),
+        (2.0, {"tail": 0}, ""),
+    ],
+)
+def test_a_candidate_must_have_been_shadowed_long_enough(
+    shop: Shop, hours_ago: float, train: dict[str, Any], says: str
+) -> None:
+    history = drift(shop.folder / "history.parquet", 1.005)
+    shadowed(shop, shadow_h=1.0)
+    trained = {**HERE, "end": HERE["end"] - int(hours_ago * 3_600_000), **train}
+    version = shop.publish({"tail_pinball": 0.0}, lift=0.08, trained=trained)
+    decision = shop.promote(version, history=history)
+    assert decision["promoted"] is (says == "")
+    assert says in "".join(decision["reasons"])
+    if says:
+        assert shop.promote(version, history=history, force=True)["forced"], "a human may insist"
+
+
+def test_a_candidate_that_fails_in_its_shadow_is_refused_whatever_was_published(shop: Shop) -> None:
+    history = drift(shop.folder / "history.parquet", 1.005)
+    shadowed(shop, shadow_h=1.0)
+    trained = {**HERE, "end": HERE["end"] - 2 * 3_600_000, "tail": 0}
+    version = shop.publish({"tail_pinball": 0.0}, lift=-0.1, trained=trained)
+    reasons = shop.promote(version, history=history)["reasons"]
+    assert "in its shadow of 2.0 h is worse than the champion's" in reasons[0]
+
+
+def test_a_better_candidate_may_not_double_the_bill(shop: Shop) -> None:
+    """Demand doubles within the horizon: who says so is right, and still would order far more than is ordered today."""
+    history = drift(shop.folder / "history.parquet", 1.02)
+    shadowed(shop)
+    version = shop.publish({}, lift=0.4)
+    decision = shop.promote(version, history=history)
+    mine, theirs = decision["errors"]["crps"]
+    assert mine < theirs
+    assert len(decision["reasons"]) == 1
+    assert "shop would be recommended" in decision["reasons"][0]
+    assert "% more; at most 25%" in decision["reasons"][0]
+    shadowed(shop, max_capacity_change=1.0)
+    assert shop.promote(version, history=history)["promoted"]
+
+
+@pytest.mark.parametrize(
+    ("margin", "error", "says"),
+    [
+        (0.1, 2.19, ""),
+        (0.1, 2.21, "tail_pinball 2.21 as published is worse than the champion's 2"),
+        (-0.05, 1.89, ""),
+        (-0.05, 1.95, "tail_pinball 1.95 as published is not enough beside the champion's 2, which it must beat by 5.0%"),
+    ],
+)
+def test_the_margin_is_a_setting(shop: Shop, margin: float, error: float, says: str) -> None:
+    shop.settings["train"] = {"margin": margin}
+    decision = shop.promote(shop.publish({"tail_pinball": error}, lift=0.01))
+    assert "".join(decision["reasons"]) == says
+
+
+def test_a_broken_champion_is_replaced(shop: Shop) -> None:
+    version = shop.publish({"tail_pinball": 99.0}, lift=0.01)
+    stored = shop.folder / "registry" / "forecaster" / "versions" / "1" / "model.onnx"
+    stored.write_bytes(b"")
+    decision = shop.promote(version)
+    assert (decision["promoted"], decision["champion"]) == (True, "1")
+    unfit = shop.publish({}, horizon=3)
+    shop.store.promote("forecaster", unfit, "champion")
+    assert shop.promote(version)["promoted"], "a champion that cannot serve these settings holds no place"
+
+
+def test_detectors_are_compared_by_what_was_published(shop: Shop) -> None:
+    first = shop.publish({"tail_loss": 1.0}, kind="detector")
+    assert shop.promote(first, "detector")["promoted"]
+    worse = shop.publish({"tail_loss": 1.5}, kind="detector", gain=2.0)
+    assert "tail_loss 1.5" in shop.promote(worse, "detector")["reasons"][0]
+    better = shop.publish({"tail_loss": 0.5}, kind="detector", gain=3.0)
+    assert shop.promote(better, "detector")["promoted"]
+    broken = shop.publish({"tail_loss": 0.1}, kind="detector", manifest={"channels": "many"})
+    assert "manifest lacks" in shop.promote(broken, "detector", force=True)["reasons"][0]
+    assert (shop.champion("detector"), shop.champion()) == (better, "1")
+
+
+def test_the_decision_is_kept_in_prefect_and_mlflow(tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    shop = Shop(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+    assert shop.promote(shop.publish({"tail_pinball": 2.0}))["promoted"]
+    assert not shop.promote(shop.publish({"tail_pinball": 3.0}, lift=0.01))["promoted"]
+    assert shop.promote(shop.publish({"tail_pinball": 1.0}, lift=0.02))["promoted"]
+    assert shop.champion() == "3"
+    assert [row["aliases"] for row in shop.store.versions("forecaster")] == [["champion"], [], []]
+
+    async def kept() -> list[str]:
+        async with get_client() as client:
+            wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["forecastle-promotion"]))
+            return [str(artifact.data) for artifact in await client.read_artifacts(artifact_filter=wanted)]
+
+    told = [text for text in asyncio.run(kept()) if "tail_pinball 3 as published is worse than the champion's 2" in text]
+    assert len(told) == 1
+    assert told[0].startswith("# forecaster 2: refused")
+
+
+def test_the_command_line_asks_the_flow(shop: Shop) -> None:
+    worse, better = shop.publish({"tail_pinball": 9.0}, lift=0.01), shop.publish({"tail_pinball": 1.0}, lift=0.01)
+    refused = shop.run(worse)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines()[-1] == "against it: tail_pinball 9 as published is worse than the champion's 2"
+    assert shop.champion() == "1"
+    done = shop.run(better)
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"forecaster@champion: 1 -> {better}")
+    assert shop.champion() == better
+
+
+def test_the_command_line_passes_on_what_a_human_insists_on(shop: Shop) -> None:
+    worse = shop.publish({"tail_pinball": 9.0}, lift=0.01)
+    done = shop.run(worse, "--force")
+    assert done.exit_code == 0
+    assert "against it: tail_pinball 9 as published" in done.stderr, "and it is said again"
+    assert shop.champion() == worse
+    beyond = shop.publish({"tail_pinball": 1.0}, lift=0.02)
+    rolled = shop.run(beyond, "--history", drift(shop.folder / "history.parquet", 1.0))
+    assert rolled.exit_code in (0, 1)
+    assert (shop.champion() == beyond) is (rolled.exit_code == 0), "the exit status says what was done"
+    assert "as published" not in rolled.stderr, "compared on the history, not on what was recorded"

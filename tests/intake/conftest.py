@@ -1,0 +1,8 @@
+"""The way to what tests of the intake share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # for intake_worlds
