@@ -7,6 +7,7 @@ left is asked what became of it (`courses`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,8 @@ RECENT, APART = 60, 30
 TREND = 2.0
 """How many times any older change over a look-back a trend has to rise."""
 _ONSET = (0, 1, 2, 8, 10, 12, 14, 17, 20, 25, 30)
+_AT_ONCE = 64
+"""Rows judged at once as they were: few enough for memory, enough that calls cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +67,14 @@ class Memory:
         }
         return replace(whole, fired=whole.fired | slow)
 
-    def sudden(self, rows: Rows, lenience: Floats32, ago: int = 0) -> Whole:
-        """The rows as they were ``ago`` slots before, by the sudden families alone."""
+    def sudden(self, rows: Rows, lenience: Floats32, agos: Sequence[int] = (0,)) -> Whole:
+        """The rows by the sudden families alone, as they were each of ``agos`` slots before, one after the other."""
         end, floor = self.windows.values.shape[1], self.settings.min_effect
-        width = min(end, self.settings.look_back + self.settings.season)
-        then = slice(end - width, end - ago)
-        cut = replace(self.windows, values=self.windows.values[:, then], mask=self.windows.mask[:, then])
-        c = columns(cut, rows, self.settings, width)
-        c.lenience[:] = lenience
+        width = min(end, self.settings.look_back + self.settings.season) - max(agos)
+        then = [slice(end - ago - width, end - ago) for ago in agos]
+        values, mask = (np.concatenate([of[rows, at] for at in then]) for of in (self.windows.values, self.windows.mask))
+        c = columns(replace(self.windows, values=values, mask=mask), slice(None), self.settings, width)
+        c.lenience[:] = np.tile(lenience, len(agos))
         error = moves.residuals(c)
         surprise, stuck = moves.surprise(c, error, self.rate, floor), drifts.released(c, self.rate)
         rate = moves.rate_of_change(c, self.rate, floor).fired & ~habitual(moves.changes(c), most=0) & ~stuck
@@ -87,12 +90,14 @@ class Memory:
         """Whether what began ``since`` slots ago raised an alarm then: the same verdict on the windows as they were."""
         out = np.zeros(len(rows), bool)
         for begin in np.unique(since).tolist():
-            for ago in (begin - 1 - later for later in _ONSET if later < begin - 1):
-                own = np.flatnonzero((since == begin) & ~out)
-                if len(own):
-                    was = self.sudden(rows[own], lenience[own], ago)
-                    nearly = was.surprise.score > courses.NEARLY * was.surprise.threshold
-                    out[own] = (nearly & ~habitual(np.abs(was.error))) | was.fired["level"] | was.fired["rate"]
+            own, agos = np.flatnonzero(since == begin), [begin - 1 - later for later in _ONSET if later < begin - 1]
+            while len(own) and agos:
+                some = max(_AT_ONCE // len(own), 1)
+                was = self.sudden(rows[own], lenience[own], agos[:some])
+                nearly = was.surprise.score > courses.NEARLY * was.surprise.threshold
+                alarm = (nearly & ~habitual(np.abs(was.error))) | was.fired["level"] | was.fired["rate"]
+                out[own] = alarm.reshape(-1, len(own)).any(axis=0)
+                own, agos = own[~out[own]], agos[some:]
         return out
 
 
