@@ -67,10 +67,13 @@ class Memory:
         }
         return replace(whole, fired=whole.fired | slow)
 
-    def sudden(self, rows: Rows, lenience: Floats32, agos: Sequence[int] = (0,)) -> Whole:
-        """The rows by the sudden families alone, as they were each of ``agos`` slots before, one after the other."""
+    def sudden(self, rows: Rows, lenience: Floats32, agos: Sequence[int] = (0,), oldest: int = 0) -> Whole:
+        """The rows by the sudden families alone, as they were each of ``agos`` slots before, one after the other.
+
+        They remember as much as there was ``oldest`` slots before, so that the answer does not hang on who is asked together.
+        """
         end, floor = self.windows.values.shape[1], self.settings.min_effect
-        width = min(end, self.settings.look_back + self.settings.season) - max(agos)
+        width = min(end, self.settings.look_back + self.settings.season) - oldest
         then = [slice(end - ago - width, end - ago) for ago in agos]
         values, mask = (np.concatenate([of[rows, at] for at in then]) for of in (self.windows.values, self.windows.mask))
         c = columns(replace(self.windows, values=values, mask=mask), slice(None), self.settings, width)
@@ -93,7 +96,7 @@ class Memory:
             own, agos = np.flatnonzero(since == begin), [begin - 1 - later for later in _ONSET if later < begin - 1]
             while len(own) and agos:
                 some = max(_AT_ONCE // len(own), 1)
-                was = self.sudden(rows[own], lenience[own], agos[:some])
+                was = self.sudden(rows[own], lenience[own], agos[:some], begin)
                 nearly = was.surprise.score > courses.NEARLY * was.surprise.threshold
                 alarm = (nearly & ~habitual(np.abs(was.error))) | was.fired["level"] | was.fired["rate"]
                 out[own] = alarm.reshape(-1, len(own)).any(axis=0)

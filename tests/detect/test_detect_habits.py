@@ -180,6 +180,18 @@ def test_a_return_that_nobody_was_told_the_beginning_of_is_no_news():
     assert told.tolist() == [i == VICTIM for i in range(N)]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_who_was_told_then_does_not_hang_on_who_is_asked_together(seed):
+    values = noise(seed=seed)
+    values[:, SLOTS + 41 : SLOTS + 95] += np.arange(N)[:, None] * np.float32(2.5)
+    memory, rows = habits.Memory(windows(at(values, SLOTS + 100)), SETTINGS, RATE), np.arange(N)
+    alone = [bool(memory.alarmed(rows[i : i + 1], np.array([60]), np.ones(1, np.float32))[0]) for i in rows]
+    many = memory.alarmed(np.tile(rows, 5), np.full(5 * N, 60), np.ones(5 * N, np.float32))
+    assert many.tolist() == 5 * alone
+    assert not alone[0]
+    assert alone[-1]
+
+
 def test_jumps_are_means_after_less_means_before():
     y = np.random.default_rng(0).normal(size=(3, 200)).astype(np.float32)
     found = courses.jumps(y, 50, 10)
