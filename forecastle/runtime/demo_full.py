@@ -1,6 +1,7 @@
 """The whole house for the demo: broker, Prefect, training, registry, the stream flow with its worker, and the way in.
 
-What can be done side by side is: while the forecaster and the detector are trained, the history goes into Kafka.
+What can be done side by side is: while the forecaster and the detector are trained, the history goes into Kafka and the worker
+fills its windows with it; it swaps the models in between two ticks, as it does with any new champion.
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ def staffed(stage: Stage, world: World) -> Iterator[OverKafka]:
         engine = OverKafka(feed, stage.out / f"{WORKER}.json")
         engine.fill(past(world, stage.table.between(stage.windows_from, stage.first - STEP_MS), stage.seed))
         _tell(began, f"two days of history in Kafka; the Prefect flow train learns for {TRAIN_S:.0f} s")
-        training.wait(TRAIN_S + TRAINED_S)
-        with pull(paths, stage.out) as pulling:
-            pulling.wait(START_S)
-        _tell(began, "forecaster and detector registered in MLflow as champion, and pulled")
         work = {"configs": configs, "shift_s": 3600.0}
         engine.staff = stack.enter_context(flow("stream", "flows.stream:stream", work, stage.out, port=port))
         engine.ready()
         _tell(began, "the Prefect flow stream runs the worker; its windows are filled")
+        training.wait(TRAIN_S + TRAINED_S)
+        with pull(paths, stage.out) as pulling:
+            pulling.wait(START_S)
+        _tell(began, "forecaster and detector registered in MLflow as champion, and pulled")
         yield engine
 
 
