@@ -23,9 +23,9 @@ import numpy as np
 from forecastle.rehearsal.bounds import Oracle
 from forecastle.rehearsal.faults import trials
 from forecastle.rehearsal.forecastle import Forecastle, chosen, learned
-from forecastle.rehearsal.measures import Curve, compare, figures
+from forecastle.rehearsal.measures import Curve, compare, figures, some_of
 from forecastle.rehearsal.policies import PRICES, policy_named
-from forecastle.rehearsal.simulate import PoolModel, simulate
+from forecastle.rehearsal.simulate import PoolModel, Timeline, simulate
 from forecastle.rehearsal.trace import Demand, auto_capacity, on_clock, read_trace
 
 CASES = (("nasa_http", ""), ("worldcup98", ""), ("nab_cloud", "nab/elb_request_count_8c0756"))
@@ -71,6 +71,7 @@ def played(name: str, series: str, lead_s: float, options: argparse.Namespace) -
         "learning_cpu_s": round(seconds, 1),
         "cost_over_oracle_at": {policy: _at(curve) for policy, curve in curves.items()},
         "forecastle_over": {peer: _ratio(curves["forecastle"], curves[peer]) for peer in PEERS},
+        "forecastle_at_equal_values_over": {peer: _equal(lines, peer, ours.ranked, unit) for peer in PEERS},
         "oracle_over": {peer: _ratio(curves["oracle"], curves[peer]) for peer in PEERS},
         "bar_over_hpa": BAR.get(name),
         "faults": [
@@ -99,15 +100,25 @@ def _ratio(ours: Curve, theirs: Curve) -> dict[str, float | None]:
     }
 
 
+def _equal(lines: dict[str, Timeline], peer: str, ranked: tuple[str, ...], unit: float) -> dict[str, float | None]:
+    """The same with as many of our knob values as the peer has, spread over those the train part ranks."""
+    theirs = lines[peer]
+    count, own = len(theirs.knobs), Curve.of(theirs.unmet_share, theirs.total_cost / unit)
+    some = some_of(lines["forecastle"], ranked, count)
+    return {"values": count} | _ratio(Curve(some.unmet, some.cost / unit), own)
+
+
 def table(result: dict[str, Any]) -> str:
     """The result for a terminal."""
     head = f"\n{result['trace']}, lead time {result['lead_time_s']:g} s: cost / oracle at unmet demand of"
     columns = "".join(f"{100 * level:>9.2f}%" for level in LEVELS)
-    lines = [head, f"{'':<16}{columns}{'ours / it: median':>20}{'worst':>8}"]
+    lines = [head, f"{'':<16}{columns}{'ours / it: median':>20}{'worst':>8}{'at equal values':>17}"]
     for policy, costs in result["cost_over_oracle_at"].items():
         ratio = result["forecastle_over"].get(policy, {})
+        equal = result["forecastle_at_equal_values_over"].get(policy, {})
         cells = [f"{_shown(cost):>10}" for cost in costs.values()]
         cells += [f"{_shown(ratio.get('median')):>20}", f"{_shown(ratio.get('greatest')):>8}"]
+        cells += [f"{_shown(equal.get('median')):>17}"]
         lines.append(f"{policy:<16}" + "".join(cells))
     lines += [
         f"  {trial['fault']:<20}{trial['policy']:<12}{trial['knob']:<10}{100 * trial['unmet_share']:>9.3f}% unmet"

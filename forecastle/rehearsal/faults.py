@@ -37,7 +37,7 @@ class Trial:
 
 def trials(demand: Demand, pool: PoolModel, ours: Forecastle) -> tuple[Trial, ...]:
     """Every fault under our policy, which is taught and has its plan, and under the HPA at a target of 0.7."""
-    hpa, ours = Hpa((0.7,)), replace(ours, kept=())
+    hpa, ours = Hpa((0.7,)), replace(ours, kept=(f"{PRICE:g}",))
     out = []
     for name, trouble in world_faults(demand, pool).items():
         for policy in (ours, hpa):
@@ -84,9 +84,8 @@ def steepest_rise(demand: Demand, steps: int) -> int:
 
 def _trial(fault: str, policy: Policy, demand: Demand, pool: PoolModel, trouble: Trouble | None) -> list[Trial]:
     line = simulate(policy, demand, pool, trouble)
-    wanted = [k for k, knob in enumerate(line.knobs) if policy.name != "forecastle" or knob == f"{PRICE:g}"]
     struck = None if trouble is None else trouble.struck[demand.first :]
-    return [_row(fault, line, k, struck) for k in wanted]
+    return [_row(fault, line, k, struck) for k in range(len(line.knobs))]
 
 
 def _row(fault: str, line: Timeline, k: int, struck: Mask | None) -> Trial:

@@ -52,11 +52,11 @@ def rows_of(demand: Demand, lead_steps: int) -> Rows:
     columns = [log - base, base - np.log(_mean(seen, 10))]
     columns += [shifted(log, lag) - log for lag in _LAGS]
     columns += [np.log(_mean(seen, m * _MINUTE)) - base for m in _MEANS]
-    columns += [np.log(_peak(seen, m * _MINUTE)) - base for m in _PEAKS]
+    columns += [np.log(peak(seen, m * _MINUTE)) - base for m in _PEAKS]
     columns += [np.log(_trough(seen, m * _MINUTE)) - base for m in (5, 30)]
     moves = np.abs(log - shifted(log, _MINUTE))
     columns += [np.sqrt(_mean(moves**2, m * _MINUTE)) for m in _SPREADS]
-    columns += [_peak(moves, 30 * _MINUTE), base]
+    columns += [peak(moves, 30 * _MINUTE), base]
     seasons = _seasons(seen, base, lead_steps)
     columns += [*seasons, *_calendar(demand)]
     return Rows(np.stack([c.astype(np.float32) for c in columns]), base, base + seasons[-1], tiny)
@@ -75,7 +75,8 @@ def _mean(x: Floats, n: int) -> Floats:
     return np.asarray(np.maximum((total[upto] - total[since]) / (upto - since), 1e-12))
 
 
-def _peak(x: Floats, n: int) -> Floats:
+def peak(x: Floats, n: int) -> Floats:
+    """The largest of the last ``n`` values of ``x`` float64[T], float64[T]."""
     return np.asarray(maximum_filter1d(x, n, origin=(n - 1) // 2, mode="nearest"))
 
 
@@ -87,17 +88,17 @@ def _seasons(seen: Floats, base: Floats, lead: int) -> list[Floats]:
     """How the level and what followed it looked one day and one week ago, and what this hour held over the last days."""
     out: list[Floats] = []
     smooth = np.log(_mean(seen, 5 * _MINUTE))
-    peak = np.log(_peak(seen, lead + 10 * _MINUTE))
+    highest = np.log(peak(seen, lead + 10 * _MINUTE))
     for days in _SEASON_DAYS:
         back = days * _DAY
         then = shifted(smooth, back)
         out.append(then - base)
         out += [shifted(smooth, back - lead - m * _MINUTE) - then for m in (0, 5, 20, 60)]
-        out.append(shifted(peak, back - lead - 10 * _MINUTE) - base)
+        out.append(shifted(highest, back - lead - 10 * _MINUTE) - base)
     for m in (5, 20):
         ahead = lead + m * _MINUTE
         out.append(np.mean([shifted(smooth, d * _DAY - ahead) - shifted(smooth, d * _DAY) for d in range(1, 8)], axis=0))
-    hour, hour_peak = _mean(seen, 60 * _MINUTE), _peak(seen, 60 * _MINUTE)
+    hour, hour_peak = _mean(seen, 60 * _MINUTE), peak(seen, 60 * _MINUTE)
     ahead = lead + 40 * _MINUTE
     hours = np.stack([shifted(hour, d * _DAY - ahead) for d in range(1, 8)])
     peaks = np.log(np.stack([shifted(hour_peak, d * _DAY - ahead) for d in range(1, 8)]))

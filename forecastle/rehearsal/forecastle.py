@@ -13,18 +13,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from forecastle.rehearsal.features import LEVEL_STEPS, rows_of
+from forecastle.rehearsal.features import LEVEL_STEPS, peak, rows_of
 from forecastle.rehearsal.hpa import DELAY_STEPS, RateHpa, Stabilizer
-from forecastle.rehearsal.insurance import CUTS, FLOORS, MARGINS, MULTIPLES, PRICES, Beside, Floor, Insurance
+from forecastle.rehearsal.insurance import CUTS, FLOORS, HOLDS, MARGINS, MULTIPLES, PRICES, Beside, Floor, Hold, Insurance
 from forecastle.rehearsal.learned import Lesson, Taught, learn
 from forecastle.rehearsal.measures import undominated
-from forecastle.rehearsal.simulate import PoolModel, simulate
+from forecastle.rehearsal.simulate import PoolModel, Timeline, simulate
 from forecastle.rehearsal.trace import STEP_S, Demand
 from forecastle.rehearsal.worth import Thresholds
 from forecastle.types import Floats, Ints, Mask
 
-MULTIPLE_STEPS = 60 // STEP_S
-"""Steps whose largest demand is multiplied, as long as the shorter window of the HPA: a dip of a minute removes nothing."""
 REACTIVE_TARGET = 0.65
 REACTIVE_WINDOW_S = 300
 _MEMORY = 1.0 / 40.0
@@ -44,7 +42,8 @@ class Forecastle:
 
     ``taught`` is what was learned before and ``planned`` its thresholds on this very demand, when they are at hand.
     ``distort`` changes the thresholds before they are used: the fault rehearsals' way to make the forecast wrong. ``kept`` are
-    the knob values that are played, all of them when it is empty.
+    the knob values that are played, all of them when it is empty; ``ranked`` those of them that were worth their cost on the
+    train part, the cheapest first.
     """
 
     prices: tuple[float, ...] = PRICES
@@ -52,11 +51,13 @@ class Forecastle:
     multiples: tuple[float, ...] = MULTIPLES
     cuts: tuple[float, ...] = CUTS
     floors: tuple[Floor, ...] = FLOORS
+    holds: tuple[Hold, ...] = HOLDS
     lesson: Lesson = field(default_factory=Lesson)
     taught: Taught | None = None
     planned: Thresholds | None = None
     distort: Callable[[Floats], Floats] | None = None
     kept: tuple[str, ...] = ()
+    ranked: tuple[str, ...] = ()
     name: str = "forecastle"
     notes: tuple[str, ...] = ()
 
@@ -68,7 +69,7 @@ class Forecastle:
     @property
     def insurance(self) -> Insurance:
         """What each knob value is made of."""
-        every = Insurance.of(self.prices, self.margins, self.multiples, self.cuts, self.floors)
+        every = Insurance.of(self.prices, self.margins, self.multiples, self.cuts, self.floors, holds=self.holds)
         return every.only(self.kept) if self.kept else every
 
     def learn(self, demand: Demand, pool: PoolModel) -> Taught:
@@ -111,7 +112,22 @@ def chosen(policy: Forecastle, demand: Demand, pool: PoolModel) -> Forecastle:
     line = simulate(replace(policy, planned=planned, kept=()), train, pool)
     best = undominated(line.unmet_share, line.total_cost)
     keep = np.isin(np.arange(len(line.knobs)), best) | replace(policy, kept=()).insurance.fixed
-    return replace(policy, kept=tuple(knob for knob, stays in zip(line.knobs, keep.tolist(), strict=True) if stays))
+    kept = tuple(knob for knob, stays in zip(line.knobs, keep.tolist(), strict=True) if stays)
+    return replace(policy, kept=kept, ranked=_ranked(line, keep))
+
+
+def _ranked(line: Timeline, keep: Mask) -> tuple[str, ...]:
+    """The knob values to ``keep`` bool[K] that cost more than another only where less was left unmet, the cheapest first.
+
+    Those that left nothing are all in it: how much more each of them serves, ``line`` does not show.
+    """
+    best, out = np.inf, []
+    for k in np.lexsort((line.unmet_share, line.total_cost)).tolist():
+        unmet = float(line.unmet_share[k])
+        if keep[k] and (unmet < best or unmet == 0.0):
+            best = unmet
+            out.append(line.knobs[k])
+    return tuple(out)
 
 
 class Watched:
@@ -130,6 +146,10 @@ class Watched:
         targets = np.full(k, REACTIVE_TARGET * pool.capacity)
         self._reactive = RateHpa(demand, pool, targets, Stabilizer(np.full(k, REACTIVE_WINDOW_S), pool))
         self._beside = Beside(demand, pool, insurance)
+        spans, self._span = np.unique(insurance.span_s // STEP_S, return_inverse=True)
+        self._spans = spans.tolist()
+        if demand.offered is None:
+            self._past = np.stack([peak(demand.value, span) for span in self._spans], axis=1)
         self._blocks: dict[int, Floats] = {}
         self._shortfall = np.zeros(k)
         self._until = np.full(k, -1)
@@ -143,8 +163,7 @@ class Watched:
         usable, lift = self._usable[i], self._lift(seen)
         reactive = self._reactive.step(i, ordered, ready)
         asked = np.where(usable, lift * self._columns_at(i), 0.0)
-        recent = self._value[max(seen + 1 - MULTIPLE_STEPS, 0) : seen + 1].max(axis=0)
-        up, keep = self._count(np.maximum(asked, self._insurance.multiple * recent))
+        up, keep = self._count(np.maximum(asked, self._insurance.multiple * self._peaks(seen)))
         floor = np.maximum(up, self._beside.step(i, ordered, ready))
         wanted: Ints = np.maximum(floor, np.minimum(ordered, keep))
         if not self._known[seen]:
@@ -174,6 +193,13 @@ class Watched:
             made = [self._insurance.columns(side[span]) for side in (self._plan.up, self._plan.keep)]
             self._blocks = {k: rows for k, rows in self._blocks.items() if k == block - 1} | {block: np.stack(made, axis=1)}
         return np.asarray(self._blocks[block][row])
+
+    def _peaks(self, seen: int) -> Floats:
+        """The largest demand float64[K] of each column's last span."""
+        if self._demand.offered is None:
+            return np.asarray(self._past[seen, self._span])
+        past = [self._value[max(seen + 1 - span, 0) : seen + 1].max(axis=0) for span in self._spans]
+        return np.stack(past)[self._span, np.arange(len(self._span))]
 
     def _count(self, capacity: Floats) -> Ints:
         replicas = np.ceil(capacity / self._pool.capacity - 1e-9)

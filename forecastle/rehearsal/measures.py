@@ -6,6 +6,7 @@ metrics", 2016): ``theta`` is the mean shortfall or excess relative to the need,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,3 +107,14 @@ def compare(ours: Curve, theirs: Curve, points: int = 60) -> Floats:
     levels = np.geomspace(max(theirs.unmet[0], COMPARED), max(theirs.unmet[-1], COMPARED), points)
     ratio = ours.cost_at(levels) / theirs.cost_at(levels)
     return np.where(np.isnan(ratio), np.inf, ratio)
+
+
+def some_of(line: Timeline, ranked: Sequence[str], count: int) -> Curve:
+    """The curve of ``count`` of the ``ranked`` knob values (of all, when none are), evenly along their order.
+
+    Who has more knob values has the finer steps: two policies compare fairly at an equal number of them.
+    """
+    knobs = ranked or line.knobs
+    at = np.unique(np.linspace(0, len(knobs) - 1, count).round().astype(np.int64))
+    k = [line.knobs.index(knobs[i]) for i in at.tolist()]
+    return Curve.of(line.unmet_share[k], line.total_cost[k])

@@ -21,11 +21,11 @@ from forecastle.errors import ConfigError
 from forecastle.rehearsal.bounds import Oracle
 from forecastle.rehearsal.faults import trials
 from forecastle.rehearsal.forecastle import Forecastle, learned
-from forecastle.rehearsal.measures import Curve, compare, figures
+from forecastle.rehearsal.measures import Curve, compare, figures, some_of
 from forecastle.rehearsal.policies import policy_named
 from forecastle.rehearsal.simulate import Policy, PoolModel, Timeline, simulate
 from forecastle.rehearsal.trace import STEP_S, Demand, Trace, auto_capacity, on_clock, read_trace
-from forecastle.runtime.rehearse_report import write_report
+from forecastle.runtime.rehearse_report import said, write_report
 
 SCHEMA = pa.schema(
     [
@@ -65,17 +65,23 @@ def rehearse(
     demand = on_clock(history, train_fraction)
     unit = float(simulate(Oracle(), demand, pool).total_cost[0])
     timelines, faults = [], []
+    ranked: tuple[str, ...] = ()
     for policy in chosen:
         sys.stderr.write(f"rehearsing {policy.name} ({len(policy.knobs)} settings)\n")
         ready: Policy = policy
         if isinstance(policy, Forecastle):
             ready = learned(policy, demand, pool)
+            ranked = ready.ranked
             faults = [asdict(trial) | {"cost_over_oracle": trial.cost / unit} for trial in trials(demand, pool, ready)]
         timelines.append(simulate(ready, demand, pool))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     _write_timelines(folder / "timeline.parquet", timelines)
-    summary = summarize(history, demand, pool, timelines, unit) | {"train_fraction": train_fraction, "faults": faults}
+    summary = summarize(history, demand, pool, timelines, unit) | {
+        "forecastle_over": _comparisons(timelines, ranked),
+        "train_fraction": train_fraction,
+        "faults": faults,
+    }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", "utf-8")
     write_report(folder / "report.html", summary, timelines)
     for line in lines_of(summary):
@@ -125,29 +131,34 @@ def summarize(history: Trace, demand: Demand, pool: PoolModel, timelines: Sequen
         "oracle_cost": unit,
         "cost_unit": "replica-hours",
         "policies": found,
-        "forecastle_over": _comparisons(timelines),
     }
 
 
-def _comparisons(timelines: Sequence[Timeline]) -> dict[str, dict[str, float | None]]:
-    """Our cost over each peer's at equal unmet demand: median, least and greatest over the peer's range."""
-    curves = {line.policy: Curve.of(line.unmet_share, line.total_cost) for line in timelines}
-    ours = curves.get("forecastle")
+def _comparisons(timelines: Sequence[Timeline], ranked: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Our cost over each peer's at equal unmet demand, with all our knob values and with as many of ``ranked`` as it has."""
+    ours = next((line for line in timelines if line.policy == "forecastle"), None)
     if ours is None:
         return {}
-    out = {}
-    for name, theirs in curves.items():
-        if name in {"forecastle", "oracle"}:
+    every, out = Curve.of(ours.unmet_share, ours.total_cost), {}
+    for line in timelines:
+        if line.policy in {"forecastle", "oracle"}:
             continue
-        ratio = compare(ours, theirs)
-        reached = ratio[np.isfinite(ratio)]
-        out[name] = {
-            "median": float(np.median(ratio)) if np.isfinite(np.median(ratio)) else None,
-            "least": float(reached.min()) if len(reached) else None,
-            "greatest": float(reached.max()) if len(reached) else None,
-            "reached": len(reached) / len(ratio),
-        }
+        theirs, count = Curve.of(line.unmet_share, line.total_cost), len(line.knobs)
+        equal = _ratio(some_of(ours, ranked, count), theirs)
+        out[line.policy] = _ratio(every, theirs) | {"at_equal_values": {"values": count} | equal}
     return out
+
+
+def _ratio(ours: Curve, theirs: Curve) -> dict[str, Any]:
+    """Median, least and greatest over the peer's range, and the share of it that we reached; None: not that good anywhere."""
+    ratio = compare(ours, theirs)
+    reached = ratio[np.isfinite(ratio)]
+    return {
+        "median": float(np.median(ratio)) if np.isfinite(np.median(ratio)) else None,
+        "least": float(reached.min()) if len(reached) else None,
+        "greatest": float(reached.max()) if len(reached) else None,
+        "reached": len(reached) / len(ratio),
+    }
 
 
 def lines_of(summary: dict[str, Any]) -> Iterator[str]:
@@ -170,7 +181,7 @@ def lines_of(summary: dict[str, Any]) -> Iterator[str]:
         )
     for name, ratio in summary["forecastle_over"].items():
         if ratio["median"] is not None:
-            yield f"forecastle pays {ratio['median']:.3f} of {name} at equal unmet demand (median over its range)"
+            yield f"forecastle pays {said(name, ratio)}"
 
 
 def _write_timelines(path: Path, timelines: Sequence[Timeline]) -> None:

@@ -51,10 +51,20 @@ def _reading(summary: dict[str, Any]) -> str:
     ]
     for name, ratio in summary["forecastle_over"].items():
         if ratio["median"] is not None:
-            parts.append(f"At equal unmet demand Forecastle costs {ratio['median']:.3f} of {name} (median over its range).")
+            parts.append(f"Forecastle costs {said(name, ratio)}.")
     for name, policy in summary["policies"].items():
         parts += [f"{name}: {note}" for note in policy["notes"]]
     return "\n\n".join(parts)
+
+
+def said(name: str, ratio: dict[str, Any]) -> str:
+    """One comparison in words."""
+    equal = ratio["at_equal_values"]
+    shown = "not reached" if equal["median"] is None else f"{equal['median']:.3f}"
+    return (
+        f"{ratio['median']:.3f} of {name} at equal unmet demand (median over its range; "
+        f"with {equal['values']} knob values of ours, as many as it has: {shown})"
+    )
 
 
 def _worst_hours(page: Page, timelines: Sequence[Timeline]) -> None:

@@ -96,6 +96,24 @@ def test_forecastle_is_cheaper_than_the_hpa_on_a_rhythm(played):
     assert "at equal unmet demand" in output
 
 
+def test_the_comparison_with_as_many_knob_values_stands_beside_it(played):
+    out, output = played
+    summary = json.loads((out / "summary.json").read_text())
+    found = summary["forecastle_over"]["hpa"]
+    equal = found["at_equal_values"]
+    assert equal["values"] == len(summary["policies"]["hpa"]["knobs"]) == 12
+    assert len(summary["policies"]["forecastle"]["knobs"]) > 12
+    assert equal["reached"] <= found["reached"]
+    text = f"with 12 knob values of ours, as many as it has: {equal['median']:.3f}"
+    assert text in output
+    assert text in (out / "report.html").read_text()
+
+
+def test_without_ours_nothing_is_compared(trace, tmp_path):
+    given = {"series": "shop/requests", "policies": ("hpa",), "capacity_per_replica": "20", "train_fraction": 0.95}
+    assert rehearse(trace, **given, out=tmp_path)["forecastle_over"] == {}
+
+
 def test_the_report_stands_alone(played):
     out, _ = played
     page = (out / "report.html").read_text()

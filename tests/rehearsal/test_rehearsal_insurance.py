@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from forecastle.rehearsal.forecastle import Forecastle, Watched, chosen
 from forecastle.rehearsal.hpa import Hpa
-from forecastle.rehearsal.insurance import BOTH, CUTS, FLOORS, MARGINS, MULTIPLES, PRICES, Beside, Floor, Insurance
-from forecastle.rehearsal.measures import Curve, compare, undominated
+from forecastle.rehearsal.insurance import BOTH, CUTS, FLOORS, HOLDS, MARGINS, MULTIPLES, PRICES, Beside, Floor, Hold, Insurance
+from forecastle.rehearsal.measures import Curve, compare, some_of, undominated
 from forecastle.rehearsal.simulate import PoolModel, Retries, Trouble, simulate
 from forecastle.rehearsal.trace import STEP_S, Demand
 from forecastle.rehearsal.worth import Thresholds
@@ -48,7 +48,7 @@ def test_the_knobs_of_the_default_go_from_cheap_to_safe():
     priced = knobs[len(CUTS) : len(CUTS) + 2 * len(PRICES) - 1]
     assert [float(knob) for knob in priced] == sorted(float(knob) for knob in priced)
     assert priced[::2] == tuple(f"{price:g}" for price in PRICES)
-    parts = len(CUTS) + 2 * len(PRICES) - 1 + len(MARGINS) + len(MULTIPLES) + len(BOTH) + len(FLOORS)
+    parts = len(CUTS) + 2 * len(PRICES) - 1 + len(MARGINS) + len(MULTIPLES) + len(BOTH) + len(FLOORS) + len(HOLDS)
     assert len(knobs) == len(set(knobs)) == parts
 
 
@@ -251,7 +251,7 @@ def test_where_an_hpa_is_the_floor_there_is_never_less_than_it_has(rows, level, 
     )
     targets, windows = (0.4, 0.7, 0.9), (60, 300)
     floors = tuple(Floor(target, window) for target in targets for window in windows)
-    policy = Forecastle((4.0,), (), (), (), floors, planned=plan_of([level], len(rows)))
+    policy = Forecastle((4.0,), (), (), (), floors, (), planned=plan_of([level], len(rows)))
     ours, hpa = simulate(policy, demand, pool, world), simulate(Hpa(targets, windows), demand, pool, world)
     if trouble != "storm":  # less comes back where more was there, and the rest follows
         assert (ours.desired[:, 1:] >= hpa.desired).all()
@@ -263,7 +263,7 @@ def test_where_an_hpa_is_the_floor_there_is_never_less_than_it_has(rows, level, 
 def test_a_floor_costs_what_its_hpa_costs_where_the_forecast_asks_for_less():
     values = 100.0 + 25.0 * np.sin(np.arange(400) / 25.0)
     floors = tuple(Floor(target, 60) for target in (0.4, 0.6))
-    policy = Forecastle((1.25,), (), (), (), floors, planned=plan_of([60.0], 400))
+    policy = Forecastle((1.25,), (), (), (), floors, (), planned=plan_of([60.0], 400))
     ours, hpa = (simulate(p, demand_of(values, first=10), POOL) for p in (policy, Hpa((0.4, 0.6), (60,))))
     np.testing.assert_array_equal(ours.desired[20:, 1:], hpa.desired[20:])
 
@@ -272,10 +272,93 @@ def test_a_forecast_of_the_ramps_buys_more_than_a_lower_target_does():
     n = 2000
     values = np.where(np.arange(n) % 200 < 100, 100.0, 300.0)
     ahead = np.maximum.reduce([np.roll(values, -k) for k in range(10)])[:, None] + 1e-6 * np.arange(n)[:, None]
-    policy = Forecastle((4.0,), (), (), (), (Floor(0.8, 60), Floor(0.9, 60)), planned=Thresholds(ahead, ahead))
+    policy = Forecastle((4.0,), (), (), (), (Floor(0.8, 60), Floor(0.9, 60)), (), planned=Thresholds(ahead, ahead))
     ours, hpa = (simulate(p, demand_of(values, first=200), POOL) for p in (policy, Hpa(windows_s=(60,))))
     ours, hpa = (Curve.of(line.unmet_share, line.total_cost) for line in (ours, hpa))
     assert (compare(ours, hpa) < 1.0).all()
+
+
+# --- a peak that is held --------------------------------------------------------------------------------------------
+
+
+def test_a_hold_is_of_the_dearest_price_and_named_by_its_span():
+    insurance = Insurance.of((2.0, 8.0), (), (1.5,), holds=(Hold(1.1, 900), Hold(2.0, 3600)))
+    assert insurance.knobs == ("2", "4", "8", "2x1.5", "8x1.1/900s", "8x2/3600s")
+    assert insurance.span_s.tolist() == [60, 60, 60, 60, 900, 3600]
+    made = insurance.columns(np.array([3.0, 5.0]))
+    np.testing.assert_array_equal(made[4:], 5.0)
+    np.testing.assert_array_equal(insurance.risk[4:], 1 / 8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(1.0, 500.0), min_size=2, max_size=80), st.sampled_from([(1.0, 60), (1.3, 150), (2.0, 900)]))
+def test_a_hold_has_at_least_its_multiple_of_the_spans_peak(values, hold):
+    multiple, span_s = hold
+    orders = played(values, plan_of([40.0], len(values)), Insurance.of((10.0,), holds=(Hold(multiple, span_s),)))[:, 1]
+    for i, ordered in enumerate(orders):
+        seen = max(i - 1, 0)
+        wanted = multiple * max(values[max(seen + 1 - span_s // STEP_S, 0) : seen + 1])
+        assert ordered >= int(np.ceil(max(wanted, 40.0) / 10.0 - 1e-9))
+
+
+def test_a_hold_follows_what_comes_back_in_each_column():
+    rows = 40
+    offered = np.stack([np.full(rows, 100.0), np.where(np.arange(rows) == 10, 300.0, 100.0)], axis=1)
+    demand = replace(demand_of(np.full(rows, 100.0)), offered=offered)
+    controller = Watched(demand, POOL, plan_of([50.0], rows), Insurance.of((4.0,), holds=(Hold(1.0, 150),)))
+    ordered, orders = np.array([1, 1]), []
+    for i in range(rows):
+        ordered = controller.step(i, ordered, ordered)
+        orders.append(ordered[1])
+    assert orders[10] == 10
+    assert orders[11:21] == [30] * 10
+    assert max(orders[25:]) < 30
+
+
+def test_the_second_of_two_jumps_is_served_when_the_first_is_held():
+    values = np.full(400, 30.0)
+    values[200:206] = values[260:266] = 200.0
+    policy = Forecastle((4.0,), (), (), (), (), (Hold(1.0, 300), Hold(1.0, 1200)), planned=plan_of([40.0], 400))
+    line = simulate(policy, demand_of(values, first=50), POOL)
+    late = line.unmet[200:].sum(axis=0)
+    assert late[2] == 0.0
+    assert late[0] > 0.0
+    assert line.total_cost[2] > line.total_cost[0]
+
+
+# --- an equal number of knob values ---------------------------------------------------------------------------------
+
+
+def test_some_knob_values_are_spread_evenly_over_the_ranked_ones_first_and_last_among_them():
+    policy = Forecastle((4.0,), (), (1.0, 1.2, 1.5, 2.0, 3.0), (), (), (), planned=plan_of([90.0], 300))
+    line = simulate(policy, demand_of(100.0 + 40.0 * (np.arange(300) % 50 > 40), first=50), POOL)
+    ranked = ("4", "4x1.2", "4x1.5", "4x2", "4x3")
+    k = [line.knobs.index(knob) for knob in ("4", "4x1.5", "4x3")]
+    expected = Curve.of(line.unmet_share[k], line.total_cost[k])
+    found = some_of(line, ranked, 3)
+    np.testing.assert_array_equal(found.unmet, expected.unmet)
+    np.testing.assert_array_equal(found.cost, expected.cost)
+    whole = some_of(line, (), 99)
+    np.testing.assert_array_equal(whole.cost, Curve.of(line.unmet_share, line.total_cost).cost)
+
+
+def test_what_is_ranked_was_worth_its_cost_on_the_train_part_or_left_nothing_there():
+    values, plan = rhythm()
+    first = DAY + 100
+    picked = chosen(Forecastle((2.0, 20.0), planned=plan), demand_of(values, first=first), POOL)
+    short = replace(picked, planned=Thresholds(plan.up[:first], plan.keep[:first]))
+    line = simulate(short, demand_of(values[:first], first=2 * first // 3), POOL)
+    at = [line.knobs.index(knob) for knob in picked.ranked]
+    unmet, cost = line.unmet_share[at], line.total_cost[at]
+    assert set(picked.ranked) <= set(picked.kept)
+    assert (np.diff(cost) >= 0).all()
+    left = unmet[unmet > 0]
+    assert (np.diff(left) < 0).all()
+    assert (unmet[len(left) :] == 0).all()
+    for knob in set(picked.kept) - set(picked.ranked):
+        k = line.knobs.index(knob)
+        assert line.unmet_share[k] > 0
+        assert ((cost <= line.total_cost[k]) & (unmet <= line.unmet_share[k])).any()
 
 
 # --- which of them are played ---------------------------------------------------------------------------------------
@@ -292,10 +375,15 @@ def test_what_is_undominated_is_what_a_slow_look_at_every_pair_says(points):
     assert len({points[i] for i in found}) == len(found)
 
 
+def for_the_unseen(knob):
+    """Above an HPA, a margin with a multiple, or a multiple with a span."""
+    return "@" in knob or ("+" in knob and "x" in knob) or ("x" in knob and knob.endswith("s"))
+
+
 def test_what_is_for_the_unseen_is_fixed():
     insurance = Forecastle().insurance
     fixed = [knob for knob, stays in zip(insurance.knobs, insurance.fixed.tolist(), strict=True) if stays]
-    assert fixed == [knob for knob in insurance.knobs if "@" in knob or ("+" in knob and "x" in knob)]
+    assert fixed == [knob for knob in insurance.knobs if for_the_unseen(knob)]
 
 
 @given(st.sets(st.sampled_from(Forecastle().knobs), min_size=1))
@@ -307,7 +395,7 @@ def test_some_columns_are_what_they_are_among_all(knobs):
     assert at == sorted(at)
     row = np.linspace(1.0, 9.0, len(PRICES))
     np.testing.assert_array_equal(some.columns(row), every.columns(row)[at])
-    for name in ("multiple", "target", "window_s", "risk"):
+    for name in ("multiple", "span_s", "target", "window_s", "risk"):
         np.testing.assert_array_equal(getattr(some, name), getattr(every, name)[at])
 
 
@@ -340,7 +428,7 @@ def test_what_stays_is_undominated_on_the_end_of_the_train_part_or_fixed():
     short = replace(policy, planned=Thresholds(plan.up[:first], plan.keep[:first]))
     line = simulate(short, demand_of(values[:first], first=2 * first // 3), POOL)
     best = {line.knobs[i] for i in undominated(line.unmet_share, line.total_cost)}
-    fixed = {knob for knob in policy.knobs if "@" in knob or ("+" in knob and "x" in knob)}
+    fixed = {knob for knob in policy.knobs if for_the_unseen(knob)}
     assert set(picked.kept) == best | fixed
     played_alone, among = (simulate(p, demand_of(values, first=first), POOL) for p in (picked, policy))
     at = [among.knobs.index(knob) for knob in played_alone.knobs]
