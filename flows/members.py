@@ -23,7 +23,7 @@ from forecastle.predict.batch.panel import forward
 from forecastle.predict.members import Member, Members
 from forecastle.predict.onnx import OnnxForecaster
 from forecastle.types import Floats, Floats32, Mask, Windows
-from models.statistical import fit, shared
+from models.statistical import fit, sarimax, shared
 
 log = logging.getLogger(__name__)
 FOLDS, PER_FOLD = 5, 6
@@ -33,14 +33,17 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class MemberRules:
-    """``important`` series get parameters of their own, those of the fleet's demand first, then the largest.
+    """``important`` series get parameters of their own: those of workloads ``named``, the fleet's demand, then the largest.
 
-    A member must lose less than 1 - ``margin`` of the network's loss on ``most`` of the folds and on the whole.
+    The first ``sarimax`` of them are tried with SARIMAX too. A member must lose less than 1 - ``margin`` of the network's loss
+    on ``most`` of the folds and on the whole.
     """
 
     important: int = 16
     margin: float = 0.05
     most: float = 0.8
+    sarimax: int = 0
+    named: Sequence[str] = ()
 
     @classmethod
     def of(cls, told: Any) -> MemberRules:
@@ -48,12 +51,14 @@ class MemberRules:
         known = {one.name for one in fields(cls)}
         try:
             made = cls(**told)
-            fine = made.important >= 0 and 0 <= made.margin < 1 and 0.5 < made.most <= 1
+            fine = 0 <= made.sarimax <= made.important and 0 <= made.margin < 1 and 0.5 < made.most <= 1
+            fine = fine and isinstance(made.named, list | tuple)
         except TypeError:
             fine = False
         if not fine:
             raise ConfigError(
-                f"members is {told!r}; known are {sorted(known)}: a count, a share within [0, 1), a share within (0.5, 1]"
+                f"members is {told!r}; known are {sorted(known)}: important a count, margin a share within [0, 1), most one "
+                "within (0.5, 1], named a list of workloads, sarimax a count of at most important"
             )
         return made
 
@@ -83,7 +88,7 @@ def learn(
     networks = lost(history, network.infer)
     least, found = networks.copy(), dict[int, Member]()
     past = history.before(length - 1 - int(at[0]))
-    for members in _rounds(past, _important(history, demand, rules.important), season, horizon):
+    for members in _rounds(past, _important(history, demand, rules), rules.sarimax, season, horizon):
         rows = np.asarray(list(members), np.int64)
         part = replace(history, keys=tuple(history.keys[i] for i in rows), values=history.values[rows])
         told = lost(part, _answer(list(members.values()), horizon, levels))
@@ -122,21 +127,28 @@ def _answer(members: Sequence[Member], horizon: int, levels: tuple[float, ...]) 
     return answer
 
 
-def _important(history: History, demand: Sequence[bool], most: int) -> list[int]:
-    """Rows of up to ``most`` series: demand first, then by size."""
+def _important(history: History, demand: Sequence[bool], rules: MemberRules) -> list[int]:
+    """Rows of the important series: those named first, then demand, then by size."""
     known = history.mask
     size = np.where(known, np.abs(history.values), 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    order = np.lexsort((-size, ~np.asarray(demand, np.bool_)))
-    rows: list[int] = order[:most].tolist()
+    named = np.asarray([key.workload in rules.named for key in history.keys], np.bool_)
+    order = np.lexsort((-size, ~np.asarray(demand, np.bool_), ~named))
+    rows: list[int] = order[: rules.important].tolist()
     return rows
 
 
-def _rounds(past: History, important: Sequence[int], season: int, horizon: int) -> list[dict[int, Member]]:
-    """Row to member, so that each round has at most one for a row: fitted ones, and a shared grid's for all others."""
+def _rounds(past: History, important: Sequence[int], few: int, season: int, horizon: int) -> list[dict[int, Member]]:
+    """Row to member, so that each round has at most one for a row: fitted ones, and a shared grid's for all others.
+
+    The first ``few`` of the ``important`` have SARIMAX among theirs.
+    """
     filled = forward(past.values.astype(np.float64))
-    own = {i: fit(past.keys[i], filled[i][np.isfinite(filled[i])], past.end // past.step_ms, season) for i in important}
+    slot = past.end // past.step_ms
+    own = {i: fit(past.keys[i], filled[i][np.isfinite(filled[i])], slot, season) for i in important}
+    for i in important[:few]:
+        own[i] += sarimax(past.keys[i], past.values[i].astype(np.float64), slot, season)
     others = np.setdiff1d(np.flatnonzero(past.mask.any(axis=1)), important)
     common = shared([past.keys[i] for i in others], past.values[others].astype(np.float64), past.mask[others], horizon)
     every = {**own, **{int(i): [one] for i, one in zip(others, common, strict=True)}}
-    rounds = [{i: members[k] for i, members in every.items() if len(members) > k} for k in range(3)]
-    return [one for one in rounds if one]
+    most = max(map(len, every.values()), default=0)
+    return [{i: members[k] for i, members in every.items() if len(members) > k} for k in range(most)]

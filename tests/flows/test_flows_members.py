@@ -15,7 +15,7 @@ import tiny_models
 from flows import rolling
 from flows.contest import Fitted
 from flows.history import History
-from flows.members import FOLDS, MemberRules, _important, fold_losses, learn, wins
+from flows.members import FOLDS, MemberRules, _important, _rounds, fold_losses, learn, wins
 from flows.quality import Quality
 from flows.recipes import Recipe, recipe
 from flows.train import Lesson, export
@@ -96,10 +96,38 @@ def test_a_history_too_short_for_a_fold_has_no_members(history: History, network
     assert learn(path, manifest, short, demand=[False] * 4, season=60, rules=RULES) == []
 
 
-def test_demand_is_important_first_then_what_is_large(history: History) -> None:
-    assert _important(history, [False] * 4, 2) == [1, 0]
-    assert _important(history, [False, False, False, True], 2) == [3, 1]
-    assert _important(history, [False] * 4, 0) == []
+def test_the_named_are_important_first_then_demand_then_what_is_large(history: History) -> None:
+    assert _important(history, [False] * 4, MemberRules(important=2)) == [1, 0]
+    assert _important(history, [False, False, False, True], MemberRules(important=2)) == [3, 1]
+    assert _important(history, [False, False, False, True], MemberRules(important=3, named=["calm"])) == [0, 3, 1]
+    assert _important(history, [False] * 4, MemberRules(important=0)) == []
+
+
+def test_sarimax_is_tried_on_the_first_of_the_important_alone(history: History) -> None:
+    short = replace(history, values=history.values[:, -200:])
+    rounds = _rounds(short, [0, 1], 1, 0, 6)
+    kinds = {i: [members[i].kind for members in rounds if i in members] for i in range(4)}
+    assert kinds[0] == ["ets", "theta", "sarimax", "sarimax"]
+    assert kinds[1] == ["ets", "theta"]
+    assert kinds[2] == []
+    assert len(kinds[3]) == 1
+    assert [len(members) for members in _rounds(short, [], 0, 0, 6)] == [3]
+
+
+def test_sarimax_takes_a_series_over_that_swings(network: tuple[Path, dict[str, object]]) -> None:
+    """Nothing that smooths knows where a swing leads."""
+    path, manifest = network
+    rng, values = np.random.default_rng(1), np.zeros(600)
+    for i in range(2, 600):
+        values[i] = 1.7 * values[i - 1] - 0.95 * values[i - 2] + rng.normal(0, 1)
+    values += 100
+    values[200:210] = np.nan
+    history = History((SeriesKey("swings", "rps"),), values[None].astype(np.float32), 30_000_000 * STEP, STEP)
+    rules = MemberRules(important=1, sarimax=1)
+    (told,) = learn(path, manifest, history, demand=[True], season=0, rules=rules)
+    assert told["member"] == "sarimax"
+    assert told["ar"] == pytest.approx([1.7, -0.95], abs=0.1)
+    assert len(Members([told])) == 1
 
 
 def test_a_member_wins_by_a_margin_on_most_folds_and_on_the_whole() -> None:
@@ -131,11 +159,27 @@ def test_members_are_asked_for_by_the_recipe_alone(tmp_path: Path) -> None:
     file = tmp_path / "models" / "forecaster.yaml"
     file.write_text("train: a:b\nexport: c:d\nmembers: {important: 3}\n", "utf-8")
     assert recipe([str(tmp_path)], "forecaster").members == MemberRules(important=3)
+    file.write_text("train: a:b\nexport: c:d\nmembers: {sarimax: 2, named: [checkout]}\n", "utf-8")
+    assert recipe([str(tmp_path)], "forecaster").members == MemberRules(sarimax=2, named=["checkout"])
     file.write_text("train: a:b\nexport: c:d\nmembers: {}\n", "utf-8")
     assert recipe([str(tmp_path)], "forecaster").members == MemberRules()
 
 
-@pytest.mark.parametrize("told", ["{few: 3}", "3", "{most: 0.5}", "{margin: 1}", "{important: -1}", "{margin: a}", "null"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{few: 3}",
+        "3",
+        "{most: 0.5}",
+        "{margin: 1}",
+        "{important: -1}",
+        "{margin: a}",
+        "null",
+        "{sarimax: 17}",
+        "{sarimax: -1}",
+        "{named: checkout}",
+    ],
+)
 def test_rules_that_are_none_are_refused(tmp_path: Path, told: str) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "forecaster.yaml").write_text(f"train: a:b\nexport: c:d\nmembers: {told}\n", "utf-8")
