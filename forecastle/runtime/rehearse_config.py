@@ -1,8 +1,8 @@
 """One configuration played on a recorded demand: the decisions of `decide` itself, guards and all, tick by tick.
 
 What a changed setting is worth can only be said by what decides in production. So nothing is modelled here but the world
-around it: replicas that serve their pool's start-up time after the order, the bill of each pool, and the stand-in forecast,
-which needs no training and treats every configuration alike. The workload acts by itself, whatever its mode.
+around it: replicas that serve their pool's start-up time after the order, and the bill of each pool. The forecast is what
+the configuration names, or stands for it (`rehearse_forecast`). The workload acts by itself, whatever its mode.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import numpy as np
 
 from forecastle.decide.planner import decide
 from forecastle.errors import ConfigError
-from forecastle.predict.naive import QUANTILES, naive
 from forecastle.rehearsal.trace import STEP_S, Demand
 from forecastle.runtime.inventory import inventory
+from forecastle.runtime.rehearse_forecast import Source, StandIn, sliding, slots
 from forecastle.settings import Settings
 from forecastle.types import (
     Fleet,
     Floats,
-    Floats32,
     Forecasts,
     Ints,
     Inventory,
@@ -77,6 +76,7 @@ class Played:
     """What a configuration did on T steps: ``ordered``, ``ready`` int64[T], ``cost`` float64[T] in money, ``unmet`` float64[T].
 
     ``unmet`` is in the demand's unit. ``actions`` counts scalings, ``refusals`` how often each guard said no or less.
+    ``forecast`` names what was played as the forecast, ``notes`` say why when the configuration names another.
     """
 
     configured: Configured
@@ -89,6 +89,8 @@ class Played:
     unmet: Floats
     actions: int
     refusals: dict[str, int]
+    forecast: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def configured(name: str, settings: Settings, workload: str = "", per_replica: float | None = None) -> Configured:
@@ -122,47 +124,35 @@ def _chosen(name: str, stock: Inventory, workload: str) -> Workload:
     return stock.workloads[chosen]
 
 
-def play(conf: Configured, demand: Demand) -> Played:
-    """Decide at every tick from ``demand.first`` on, and serve what was ordered."""
+def play(conf: Configured, demand: Demand, source: Source | None = None) -> Played:
+    """Decide at every tick from ``demand.first`` on, and serve what was ordered; by default the forecast is the stand-in."""
+    source = source or StandIn(conf.settings.predict)
     world = _World.of(conf, demand)
-    for tick, (windows, forecasts) in zip(world.ticks, sights(conf, demand, world.ticks), strict=True):
+    for tick, (windows, forecasts) in zip(world.ticks, sights(conf, demand, world.ticks, source), strict=True):
         world.turn(int(tick), windows, forecasts)
-    return world.played()
+    return replace(world.played(), forecast=source.name, notes=source.notes)
 
 
-def sights(conf: Configured, demand: Demand, ticks: Ints) -> Iterator[tuple[Windows, Forecasts]]:
+def sights(conf: Configured, demand: Demand, ticks: Ints, source: Source) -> Iterator[tuple[Windows, Forecasts]]:
     """What is known at each of ``ticks`` (steps of the demand): the window that has just closed, and its forecast."""
     settings, key = conf.settings, conf.load.demands[0].key
     step_ms, look_back = round(settings.window.step_s * 1000), settings.window.look_back
     quiet = max(round(settings.window.stale_s * 1000 / step_ms), 1)
-    values, mask = _slots(demand, conf.step, int(ticks[0]) % conf.step)
-    rows, seen = _sliding(values, look_back), _sliding(mask, look_back)
-    where = ticks // conf.step
+    values, mask = slots(demand, conf.step, int(ticks[0]) % conf.step)
+    rows, seen = sliding(values, look_back), sliding(mask, look_back)
+
+    def window(tick: int) -> Windows:
+        row = slice(tick // conf.step, tick // conf.step + 1)
+        late = np.array([not seen[row, -quiet:].any()])
+        return Windows((key,), int(demand.at[tick]), step_ms, rows[row], seen[row], late, np.zeros(1, bool))
+
+    if source.warm:
+        warm = int(ticks[0]) - conf.step * np.arange(source.warm, 0, -1)
+        source.forecasts([window(tick) for tick in warm[warm >= 0].tolist()])
     for begin in range(0, len(ticks), _BLOCK):
-        some = where[begin : begin + _BLOCK]
-        ahead = naive(rows[some], seen[some], season=settings.predict.season, horizon=settings.predict.horizon)
-        for k, row in enumerate(some.tolist()):
-            tick = int(demand.at[int(ticks[begin + k])])
-            late = np.array([not seen[row, -quiet:].any()])
-            window = Windows(
-                (key,), tick, step_ms, rows[row : row + 1, -_SEEN:], seen[row : row + 1, -_SEEN:], late, np.zeros(1, bool)
-            )
-            yield window, Forecasts((key,), tick, step_ms, QUANTILES, ahead[k : k + 1], "seasonal-naive", np.ones(1, bool))
-
-
-def _slots(demand: Demand, step: int, offset: int) -> tuple[Floats32, Mask]:
-    """Means of the known demand over ``step`` steps; slot j ends where step ``offset + j * step`` begins."""
-    value = np.concatenate([np.zeros(step - offset), np.where(demand.known, demand.value, 0.0)])
-    known = np.concatenate([np.zeros(step - offset), demand.known])
-    whole = len(value) // step * step
-    total, count = value[:whole].reshape(-1, step).sum(axis=1), known[:whole].reshape(-1, step).sum(axis=1)
-    return (total / np.maximum(count, 1)).astype(np.float32), count > 0
-
-
-def _sliding(x: np.ndarray, length: int) -> np.ndarray:
-    """Row j holds the ``length`` slots up to and with slot j; before the first there is nothing."""
-    padded = np.concatenate([np.zeros(length - 1, x.dtype), x])
-    return np.lib.stride_tricks.sliding_window_view(padded, length)
+        shown = [window(tick) for tick in ticks[begin : begin + _BLOCK].tolist()]
+        for one, forecasts in zip(shown, source.forecasts(shown), strict=True):
+            yield replace(one, values=one.values[:, -_SEEN:], mask=one.mask[:, -_SEEN:]), forecasts
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from forecastle.rehearsal.trace import STEP_S, Demand, Trace, on_clock, read_tra
 from forecastle.runtime.config import load
 from forecastle.runtime.rehearse import SCHEMA, capacity_of
 from forecastle.runtime.rehearse_config import Configured, Played, configured, play
+from forecastle.runtime.rehearse_forecast import Lessons, source_of
 from forecastle.runtime.rehearse_whatif_report import write_whatif_report
 
 MONTH_H = 730.0
@@ -80,9 +81,11 @@ def whatif(
     pair = [_prepared(name, paths, workload, given) for name, paths in zip(NAMES, (config, against), strict=True)]
     demand = on_clock(history, train_fraction)
     played = []
+    learned: Lessons = {}
     for conf in pair:
-        sys.stderr.write(f"playing {conf.name}\n")
-        played.append(play(conf, demand))
+        source = source_of(conf.settings, demand, learned)
+        sys.stderr.write(f"playing {conf.name}, its forecast {source.name}\n")
+        played.append(play(conf, demand, source))
     summary = summarize(history, demand, played)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +153,8 @@ def _outcome(played: Played, money: Bill, hours: float) -> dict[str, Any]:
         "peak_replicas": int(played.ordered[known].max()),
         "actions_per_day": played.actions * 24.0 / hours,
         "refusals": played.refusals,
-        "notes": list(played.configured.notes),
+        "forecast": played.forecast,
+        "notes": [*played.configured.notes, *played.notes],
     }
 
 
@@ -206,6 +210,7 @@ def lines_of(summary: dict[str, Any]) -> Iterator[str]:
     if other is not None:
         yield f"{'  at ' + format(other['unmet_price'], 'g'):<16}" + _money(other, sign="+")
     for name, found in summary["configurations"].items():
+        yield f"{name}: the forecast was {found['forecast']}"
         yield from (f"{name}: {note}" for note in found["notes"])
 
 

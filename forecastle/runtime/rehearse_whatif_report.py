@@ -47,7 +47,7 @@ def reading(summary: dict[str, Any]) -> str:
             f"At --against's own price of {other['unmet_price']:g} the difference is {other['total_per_month']:+,.2f}."
         )
     for name, found in summary["configurations"].items():
-        parts += [f"--{name}: {note}" for note in found["notes"]]
+        parts += [f"--{name}: {note}" for note in (f"the forecast was {found['forecast']}", *found["notes"])]
     return "\n\n".join(parts)
 
 

@@ -16,6 +16,7 @@ from forecastle.errors import ConfigError
 from forecastle.rehearsal.trace import STEP_S, Demand
 from forecastle.runtime.config import load
 from forecastle.runtime.rehearse_config import Played, configured, play, serving, sights
+from forecastle.runtime.rehearse_forecast import StandIn
 from forecastle.runtime.rehearse_whatif import MONTH_H, Bill, bill, differences, whatif
 from forecastle.runtime.rehearse_whatif_report import daily, reading
 
@@ -23,7 +24,7 @@ MINUTES = 2000
 BASE = """
 clouds: {sim: {adapter: "forecastle.clouds.sim:open_cloud", options: {path: sim.db}}}
 window: {step_s: 60, look_back: 300}
-predict: {season: 240, horizon: 20}
+predict: {model: "", season: 240, horizon: 20}
 guards: {GUARDS}
 policies: {default: {POLICY}}
 fleet:
@@ -289,8 +290,8 @@ def test_a_decision_sees_the_slot_that_closed_before_it_and_nothing_later(rows, 
     with TemporaryDirectory() as folder:
         conf = prepared(write(Path(folder) / "now.yaml"))
     demand = demand_of(values, first, known)
-    ticks = np.arange(first, len(values), conf.step)
-    for tick, (window, forecast) in zip(ticks, sights(conf, demand, ticks), strict=True):
+    ticks, source = np.arange(first, len(values), conf.step), StandIn(conf.settings.predict)
+    for tick, (window, forecast) in zip(ticks, sights(conf, demand, ticks, source), strict=True):
         assert window.end == demand.at[tick] == forecast.issued_at
         span = [i for i in range(max(tick - 4, 0), tick) if known[i]]
         assert bool(window.mask[0, -1]) == bool(span)
