@@ -58,20 +58,20 @@ def columns(windows: Windows, rows: slice | np.ndarray, settings: DetectSettings
     first = np.where(observed > 0, seen.argmax(axis=1), length)
     age = length - first
     judged = (age >= settings.warmup) & (observed >= settings.min_coverage * age) & seen[:, -1]
-    filled = _filled(values, seen, first)
-    low, q25, centre, q75, high = _quantiles(filled)
+    y = filled(values, seen, first)
+    low, q25, centre, q75, high = _quantiles(y)
     spread = np.maximum(np.maximum(high - low, q75 - q25), np.maximum(0.02 * np.abs(centre), np.float32(1e-6)))
-    y = filled
     y -= centre[:, None]
     y /= spread[:, None]
     lenience = np.ones(len(y), np.float32)
     return Columns(y, grains(y), seen, _sound(seen), judged, age, centre, spread.astype(np.float32), lenience)
 
 
-def _filled(values: Floats32, seen: Mask, first: np.ndarray) -> Floats32:
-    filled = np.array(values, np.float32, order="C")
-    length = filled.shape[1]
-    flat = filled.reshape(-1)
+def filled(values: Floats32, seen: Mask, first: np.ndarray) -> Floats32:
+    """A copy with the value before in every gap; slots before ``first`` int[n] mirror those after it."""
+    out = np.array(values, np.float32, order="C")
+    length = out.shape[1]
+    flat = out.reshape(-1)
     missing = np.flatnonzero(~seen)
     begins = np.ones(len(missing), bool)
     begins[1:] = (np.diff(missing) != 1) | (missing[1:] % length == 0)
@@ -81,9 +81,9 @@ def _filled(values: Floats32, seen: Mask, first: np.ndarray) -> Floats32:
     if len(young):
         slots, start = np.arange(length), first[young][:, None]
         mirrored = np.minimum(start + (start - slots) % (length - start), length - 1)
-        filled[young] = np.take_along_axis(filled[young], np.where(slots < start, mirrored, slots), axis=1)
-    filled[first >= length] = 0.0
-    return filled
+        out[young] = np.take_along_axis(out[young], np.where(slots < start, mirrored, slots), axis=1)
+    out[first >= length] = 0.0
+    return out
 
 
 def _quantiles(filled: Floats32) -> Floats32:

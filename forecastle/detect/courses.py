@@ -26,6 +26,12 @@ _WIDE, _NARROW = 10, 3
 _SPAN, _STEEP = 45, 0.5
 _LIKE, _CANCEL, _CLEAR = 0.6, 0.45, 2.0
 _TURNS, _LEAST_TURN = 3.0, 0.25
+HALF = 0.6 * NEARLY
+"""Share of its threshold that the newest slots must reach where a departure may be coming back."""
+LASTED = RECENT + _LASTING
+"""Slots that `surprised` reads of every series."""
+REACH = LONGEST + 3 * RECENT + BEFORE
+"""Slots in which `turned` and `surprised` look for the beginning of what ends now."""
 
 
 class Course(NamedTuple):
@@ -41,23 +47,31 @@ class Course(NamedTuple):
 def surprised(error: Floats32, threshold: Floats32) -> Mask:
     """Series bool[n] with a surprise `RECENT` slots ago, or with half a one just now and a whole one within `LONGEST` slots."""
     limit = NEARLY * threshold[:, None]
-    lasted = np.asarray((np.abs(error[:, -RECENT - _LASTING : -RECENT]) > limit).any(axis=1))
-    moved = np.flatnonzero((np.abs(error[:, -2 * _NARROW :]) > 0.6 * limit).any(axis=1) & ~lasted)
+    lasted = np.asarray((np.abs(error[:, -LASTED:-RECENT]) > limit).any(axis=1))
+    moved = np.flatnonzero((np.abs(error[:, -2 * _NARROW :]) > HALF * threshold[:, None]).any(axis=1) & ~lasted)
     lasted[moved] = (np.abs(error[moved, -LONGEST:-RECENT]) > limit[moved]).any(axis=1)
     return lasted
 
 
-def turned(coarse: Floats32) -> Mask:
-    """Series bool[n] whose level moves now and moved the other way within `LONGEST` slots."""
+def turned(coarse: Floats32, limit: Floats32 | None = None) -> Mask:
+    """Series bool[n] whose level moves now by more than ``limit``, and moved so the other way within `LONGEST` slots.
+
+    ``limit`` float32[n]; None: the `turn_limit` of ``coarse``, of which `REACH` slots matter beside it.
+    """
     tail = difference_of_means(coarse[:, -(RECENT + BEFORE) // GRAIN :])[:, -1]
     out = np.zeros(len(coarse), bool)
-    rows = np.flatnonzero(np.abs(tail) > _LEAST_TURN)
+    rows = np.flatnonzero(np.abs(tail) > (_LEAST_TURN if limit is None else limit))
     shift = difference_of_means(coarse[rows])
-    limit = np.maximum(_TURNS * np.median(np.abs(shift), axis=1), _LEAST_TURN)
+    limit = turn_limit(shift) if limit is None else limit[rows]
     now = shift[:, -1]
     before = -np.sign(now)[:, None] * shift[:, -(LONGEST + 2 * RECENT) // GRAIN : -2]
     out[rows] = (np.abs(now) > limit) & (before > limit[:, None]).any(axis=1)
     return out
+
+
+def turn_limit(shift: Floats32) -> Floats32:
+    """How far the level must move to turn, float32[n], of a series whose differences of means are ``shift``."""
+    return np.asarray(np.maximum(_TURNS * np.median(np.abs(shift), axis=1), _LEAST_TURN), np.float32)
 
 
 def jumps(y: Floats32, span: int, width: int) -> Floats:

@@ -14,46 +14,55 @@ from forecastle.types import Floats32, Mask
 
 BLOCKS = 24
 """Blocks of the trend test, over the whole look-back."""
+NEAR = 0.8
+"""Share of a threshold from which a series is near an alarm: thresholds move a little between two judgements."""
 _Z = 4.5
 """Mann-Kendall statistic of a trend: 24 blocks in perfect order give 6.8."""
 _STRAIGHT = 0.03
 _STEP = 0.5
-_LEAST_FLAT = 8
+LEAST_FLAT = 8
+"""Fewest slots that stand still in a flat line."""
 _LEAST_HISTORY = 30
 
 
-def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> Found:
+def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> tuple[Found, Mask]:
     """Theil-Sen slope with the Mann-Kendall test over `BLOCKS` block means; score: rise over the look-back.
 
     ``seasonal`` float32[n, BLOCKS] are the block means one season ago in the same unit (NaN unknown). Where they are
-    known the trend must remain after subtracting them; where not, it must be straight: a cycle's flank bends.
+    known the trend must remain after subtracting them; where not, it must be straight: a cycle's flank bends. Beside it
+    the series bool[n] that meet `NEAR` of every condition.
     """
-    found = nothing("trend", len(c.y))
+    found, near = nothing("trend", len(c.y)), np.zeros(len(c.y), bool)
     size = c.y.shape[1] // BLOCKS // GRAIN * GRAIN
     if not size:
-        return found
+        return found, near
     means = block_means(c.coarse, size, BLOCKS)
-    rows = np.flatnonzero(c.judged & (c.age >= size * BLOCKS) & (np.abs(_mann_kendall(means)) > _Z))
+    order = np.abs(_mann_kendall(means))
+    rows = np.flatnonzero(c.judged & (c.age >= size * BLOCKS) & (order > NEAR * _Z))
     if not len(rows):
-        return found
-    means = means[rows]
+        return found, near
+    means, order = means[rows], order[rows]
     season = np.full_like(means, np.nan) if seasonal is None else seasonal[rows]
     known: Mask = np.asarray(np.isfinite(season).all(axis=1))
     slope, noise, bend = _theil_sen(means)
     rise = np.abs(slope) * np.float32(BLOCKS - 1)
     rest = means - np.where(known[:, None], season, 0.0).astype(np.float32)
-    rest_slope = _theil_sen(rest)[0]
-    remains = (np.abs(_mann_kendall(rest)) > _Z) & (rest_slope * np.sign(slope) > 0.5 * np.abs(slope))
-    certain: Mask = np.asarray(rise > np.maximum(3 * floor, 4 * noise) * c.lenience[rows])
-    certain &= (known & remains) | (~known & (bend < _STRAIGHT))
-    certain &= np.abs(np.diff(rest, axis=1)).max(axis=1) < _STEP * rise
-    found.fired[rows] = certain
+    rest_slope = _theil_sen(rest)[0] * np.sign(slope)
+    rest_order, steepest = np.abs(_mann_kendall(rest)), np.abs(np.diff(rest, axis=1)).max(axis=1)
+    least = np.maximum(3 * floor, 4 * noise) * c.lenience[rows]
+
+    def certain(ease: float) -> Mask:
+        remains = (rest_order > ease * _Z) & (rest_slope > 0.5 * ease * np.abs(slope))
+        shaped = (known & remains) | (~known & (ease * bend < _STRAIGHT))
+        return np.asarray((order > ease * _Z) & (rise > ease * least) & shaped & (ease * steepest < _STEP * rise))
+
+    found.fired[rows], near[rows] = certain(1.0), certain(NEAR)
     found.score[rows] = rise
     found.threshold[rows] = 3 * floor * c.lenience[rows]
     found.expected[rows] = means[:, :3].mean(axis=1)
     found.actual[rows] = c.y[rows, -1]
     found.since[rows] = size * BLOCKS
-    return found
+    return found, near
 
 
 def blocks(y: Floats32, size: int) -> Floats32:
@@ -92,11 +101,11 @@ def _theil_sen(means: Floats32) -> tuple[Floats32, Floats32, Floats32]:
 def flat_line(c: Columns, rate: float) -> Found:
     """The newest values identical longer than the series' own habit makes likely, and half as long again as ever."""
     found = nothing("flat", len(c.y))
-    same = np.abs(c.y[:, -_LEAST_FLAT:] - c.y[:, -1:]).max(axis=1) < STILL
+    same = np.abs(c.y[:, -LEAST_FLAT:] - c.y[:, -1:]).max(axis=1) < STILL
     rows = np.flatnonzero(c.judged & same)
     if not len(rows):
         return found
-    run, threshold, share = _standing(c.y[rows], c.seen[rows], c.age[rows], rate)
+    run, threshold, share = standing(c.y[rows], c.seen[rows], c.age[rows], rate)
     threshold *= c.lenience[rows]
     found.fired[rows] = (run > threshold) & (share > 0.1)
     found.score[rows], found.threshold[rows], found.since[rows] = run, threshold, run
@@ -110,15 +119,15 @@ def released(c: Columns, rate: float) -> Mask:
     out = np.zeros(len(c.y), bool)
     for ago in range(1, LAGS + 1):
         end = c.y.shape[1] - ago
-        still = np.abs(c.y[:, end - _LEAST_FLAT : end] - c.y[:, end - 1 : end]).max(axis=1) < STILL
+        still = np.abs(c.y[:, end - LEAST_FLAT : end] - c.y[:, end - 1 : end]).max(axis=1) < STILL
         rows = np.flatnonzero(still & ~out)
         if len(rows):
-            run, threshold, share = _standing(c.y[rows, :end], c.seen[rows, :end], c.age[rows] - ago, rate)
+            run, threshold, share = standing(c.y[rows, :end], c.seen[rows, :end], c.age[rows] - ago, rate)
             out[rows] = (run > threshold) & (share > 0.1)
     return out
 
 
-def _standing(y: Floats32, seen: Mask, age: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def standing(y: Floats32, seen: Mask, age: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How long the newest value has stood, how long it may, and the share of slots that moved before."""
     length = y.shape[1]
     both = seen[:, 1:] & seen[:, :-1]
@@ -127,7 +136,7 @@ def _standing(y: Floats32, seen: Mask, age: np.ndarray, rate: float) -> tuple[np
     share = moved.sum(axis=1) / np.maximum(age - 1 - run, 1)
     longest = _longest_before(moved | ~both, length - 1 - run)
     likely = np.log(rate) / np.log1p(-np.clip(share, 0.01, 0.98))
-    return run, np.maximum(np.maximum(likely, 1.5 * longest + 1), _LEAST_FLAT), share
+    return run, np.maximum(np.maximum(likely, 1.5 * longest + 1), LEAST_FLAT), share
 
 
 def dropout(c: Columns, late: Mask, least: int, coverage: float) -> Found:

@@ -1,7 +1,8 @@
 """All series, one tick: every detector over the whole fleet at once, one budget, at most one typed anomaly a series.
 
 The detectors are functions of the window; what they remember besides (the trailing scores of the forecast and of the
-model) is a ring of `RING` ticks. So a verdict is a function of a finite past, and a worker that replays it repeats it.
+model, and whom they need not judge, see `calm`) is a ring of `RING` ticks. So a verdict is a function of a finite past, and
+a worker that replays it repeats it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import ndtri
 
-from forecastle.detect import drifts, habits, moves
+from forecastle.detect import calm, drifts, feedback, habits, moves
 from forecastle.detect.causes import departures
 from forecastle.detect.columns import GRAIN, Columns, columns
 from forecastle.detect.foresight import ScoreRing, normal_scores, take_rows
@@ -24,13 +25,12 @@ from forecastle.detect.sites import lost_shares
 from forecastle.detect.tails import alarm_rate, tail_threshold
 from forecastle.detect.voices import Voices
 from forecastle.settings import DetectSettings
-from forecastle.types import Anomaly, AnomalyKind, Floats32, Forecasts, SeriesKey, Windows
+from forecastle.types import Anomaly, AnomalyKind, Floats32, Forecasts, Ints, Mask, SeriesKey, Windows
 
 RING = 120
 """Ticks of forecast and model scores kept per series; a replay of as many rebuilds them."""
 _FAMILIES = 6
-_CHUNK = 512
-_LEAST_GAP = 3
+_CHUNK, _LOOKED_AT = 512, 2_048
 _SUPPORT = 30
 
 
@@ -45,8 +45,9 @@ class Scorer(Protocol):
 
 @dataclass(slots=True)
 class _Judged:
-    """What one chunk came to: its columns and every family's verdict, in order of precedence."""
+    """What the windows' rows ``rows`` came to: their columns and every family's verdict, in order of precedence."""
 
+    rows: Ints
     columns: Columns
     found: list[Found]
 
@@ -76,6 +77,7 @@ class Detection:
         self.lenience: Callable[[int], Mapping[SeriesKey, float]] = lambda _tick: {}
         self.name = "built-in" if scorer is None else f"built-in+{scorer.name}"
         self._rate = alarm_rate(settings.budget, step_ms, _FAMILIES)
+        self._norms = calm.Norms()
         self._rings = {"forecast": ScoreRing(RING), "model": ScoreRing(RING)}
         self._pool = ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="detect")
 
@@ -88,35 +90,61 @@ class Detection:
         if not len(windows):
             return ()
         words = self.lenience(windows.end)
-        rows = [slice(at, min(at + _CHUNK, len(windows))) for at in range(0, len(windows), _CHUNK)]
-        judged = list(self._pool.map(lambda part: self._judge(windows, part, words), rows))
+        lenience = (
+            np.array([words.get(key, 1.0) for key in windows.keys], np.float32) if words else np.ones(len(windows), np.float32)
+        )
         learned = [self._learned("forecast", windows, self._forecast_scores(windows, forecasts))]
         if self.scorer is not None:
             learned.append(self._learned("model", windows, self.scorer.score(windows)))
-        shares = lost_shares(windows, np.concatenate([_lost(part) for part in judged]))
+        tick = windows.end // self.step_ms
+        due = self._norms.due(windows.keys, tick)
+        asked = due.copy()
+        for item in learned:
+            asked |= item.score > item.threshold * lenience
+        others = _chunks(np.flatnonzero(~asked), _LOOKED_AT)
+        for rows, near in zip(others, self._pool.map(lambda rows: self._near(windows, rows, lenience), others), strict=True):
+            asked[rows] = near
+        judged = list(
+            self._pool.map(lambda rows: self._judge(windows, rows, due, lenience), _chunks(np.flatnonzero(asked), _CHUNK))
+        )
+        lost = np.zeros(len(windows), np.bool_)
+        for chunk in judged:
+            lost[chunk.rows] = _lost(chunk)
+        shares = lost_shares(windows, lost)
         anomalies: list[Anomaly] = []
-        for part, chunk in zip(rows, judged, strict=True):
-            chunk.found += [_effective(item, part, chunk.columns, self.settings.min_effect) for item in learned]
-            anomalies += self._anomalies(windows, part.start, chunk, shares)
+        for chunk in judged:
+            chunk.found += [_effective(item, chunk.rows, chunk.columns, self.settings.min_effect) for item in learned]
+            anomalies += self._anomalies(windows, chunk, shares)
         return tuple(anomalies)
 
-    def _judge(self, windows: Windows, part: slice, words: Mapping[SeriesKey, float]) -> _Judged:
+    def _near(self, windows: Windows, rows: Ints, lenience: Floats32) -> Mask:
+        if windows.values.shape[1] < calm.LEAST:
+            return np.ones(len(rows), np.bool_)
+        return self._norms.near(windows, rows, lenience[rows])
+
+    def _judge(self, windows: Windows, part: Ints, due: Mask, lenience: Floats32) -> _Judged:
         settings, floor = self.settings, self.settings.min_effect
         c = columns(windows, part, settings)
-        if words:
-            c.lenience[:] = [words.get(key, 1.0) for key in windows.keys[part]]
-        error = moves.residuals(c)
+        c.lenience[:] = lenience[part]
+        weights = moves.autoregression(c)
+        error = moves.residuals(c, weights)
         shift, means = _season_ago(windows, part, c, settings.season)
+        trend, drifting = drifts.trend(c, floor, means)
         found = [
-            drifts.dropout(c, windows.late[part], _LEAST_GAP, settings.min_coverage),
+            drifts.dropout(c, windows.late[part], calm.LEAST_GAP, settings.min_coverage),
             drifts.flat_line(c, self._rate),
             moves.level(c, self._rate, floor, shift),
             moves.surprise(c, error, self._rate, floor),
             moves.rate_of_change(c, self._rate, floor),
-            drifts.trend(c, floor, means),
+            trend,
             moves.spread(c, error, self._rate, floor),
         ]
-        return _Judged(c, habits.news(found, error, c, habits.Memory(windows, settings, self._rate), part.start))
+        turn = np.flatnonzero(due[part])
+        if len(turn):
+            norms = calm.norms(c, turn, weights, found, self._rate)
+            norms[drifting[turn]] = np.nan
+            self._norms.keep(part[turn], windows.end // self.step_ms, norms)
+        return _Judged(part, c, habits.news(found, error, c, habits.Memory(windows, settings, self._rate), part))
 
     def _forecast_scores(self, windows: Windows, forecasts: Forecasts | None) -> tuple[Floats32, Floats32]:
         n = len(windows)
@@ -137,34 +165,38 @@ class Detection:
         if name == "model" and self.voices.choices:
             order = np.arange(tick - RING + 1, tick) % RING
             history, score = self.voices.speak(windows.keys, history[:, order], score)
-        known = np.isfinite(history)
-        enough = known.sum(axis=1) >= _SUPPORT
-        tail = tail_threshold(np.where(known, history, 0.0).astype(np.float32), self._rate)
         least = np.float32(-ndtri(self._rate / 2))
-        threshold = np.where(enough, np.maximum(tail, least), np.inf).astype(np.float32)
+        threshold = np.full(len(score), np.inf, np.float32)
+        high = np.flatnonzero(score > least * feedback.LEAST)
+        known = np.isfinite(history[high])
+        tail = tail_threshold(np.where(known, history[high], 0.0).astype(np.float32), self._rate)
+        enough = known.sum(axis=1) >= _SUPPORT
+        threshold[high[enough]] = np.maximum(tail, least)[enough]
         self._rings[name].put(tick, newest)
         return _Learned(name, np.nan_to_num(score, nan=0.0), threshold, expected)
 
-    def _anomalies(self, windows: Windows, start: int, chunk: _Judged, shares: dict[str, Floats32]) -> list[Anomaly]:
+    def _anomalies(self, windows: Windows, chunk: _Judged, shares: dict[str, Floats32]) -> list[Anomaly]:
         fired = np.stack([found.fired for found in chunk.found])
         rows = np.flatnonzero(fired.any(axis=0))
         first = fired[:, rows].argmax(axis=0)
         since = np.stack([found.since for found in chunk.found])[first, rows] if len(rows) else rows
-        departed = _departures(windows, start + rows, since, self.look_back)
+        index = chunk.rows[rows]
+        departed = _departures(windows, index, since, self.look_back)
         return [
             Anomaly(
-                windows.keys[start + row],
+                windows.keys[i],
                 windows.end,
                 float(found.score[row]),
                 float(found.threshold[row]),
                 _kind(found.family, float(found.actual[row] - found.expected[row])),
                 self._evidence(windows.end, chunk, found, row)
                 | {"departure": departure}
-                | {name: round(float(share[start + row]), 4) for name, share in shares.items()}
-                | self._chosen(windows.keys[start + row], found.family),
+                | {name: round(float(share[i]), 4) for name, share in shares.items()}
+                | self._chosen(windows.keys[i], found.family),
             )
-            for row, found, departure in (
-                (row, chunk.found[f], d) for row, f, d in zip(rows.tolist(), first.tolist(), departed, strict=True)
+            for i, row, found, departure in (
+                (i, row, chunk.found[f], d)
+                for i, row, f, d in zip(index.tolist(), rows.tolist(), first.tolist(), departed, strict=True)
             )
         ]
 
@@ -186,6 +218,10 @@ class Detection:
         """That the model, or the built-in residual in its stead, spoke by choice, and why; nothing where none was made."""
         pair, why = self.voices.heard_as(key)
         return {"spoke": str(pair), "why": why} if why and pair.scorer == family else {}
+
+
+def _chunks(rows: Ints, size: int) -> list[Ints]:
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def _fitting(windows: Windows) -> None:
@@ -221,7 +257,7 @@ def _kind(family: str, effect: float) -> AnomalyKind:
     return named.get(family) or (AnomalyKind.SPIKE if effect > 0 else AnomalyKind.DIP)
 
 
-def _season_ago(windows: Windows, part: slice, c: Columns, season: int) -> tuple[Floats32 | None, Floats32 | None]:
+def _season_ago(windows: Windows, part: Ints, c: Columns, season: int) -> tuple[Floats32 | None, Floats32 | None]:
     """Level difference and block means one season before, in the unit of ``c``; None when the window is too short."""
     length, width = c.y.shape[1], windows.values.shape[1]
     size = length // drifts.BLOCKS // GRAIN * GRAIN
@@ -241,7 +277,7 @@ def _season_ago(windows: Windows, part: slice, c: Columns, season: int) -> tuple
     return shift, means
 
 
-def _effective(learned: _Learned, part: slice, c: Columns, floor: float) -> Found:
+def _effective(learned: _Learned, part: Ints, c: Columns, floor: float) -> Found:
     """A learned score's verdict on one chunk; nothing smaller than ``floor`` of the usual range counts."""
     score, threshold = learned.score[part], learned.threshold[part] * c.lenience
     middle = (learned.expected[part] - c.centre) / c.spread
@@ -255,7 +291,4 @@ def _effective(learned: _Learned, part: slice, c: Columns, floor: float) -> Foun
 def _lost(judged: _Judged) -> np.ndarray:
     """Series that stopped coming, or fell to nothing though they usually are not: bool[n]."""
     c = judged.columns
-    zero = -c.centre / c.spread
-    usual = np.median(c.y[:, -70:-10], axis=1) if c.y.shape[1] >= 70 else np.zeros(len(c.y), np.float32)
-    fell = c.judged & (usual - zero > 0.5) & (np.abs(c.y[:, -2:] - zero[:, None]) < 0.02).all(axis=1)
-    return np.asarray(judged.found[0].fired | fell)
+    return np.asarray(judged.found[0].fired | (c.judged & calm.fallen(c.y, -c.centre / c.spread)))

@@ -104,10 +104,10 @@ class Memory:
         return out
 
 
-def news(found: list[Found], error: Floats32, look: Columns, memory: Memory, start: int) -> list[Found]:
+def news(found: list[Found], error: Floats32, look: Columns, memory: Memory, index: Rows) -> list[Found]:
     """``found`` on the look-back ``look`` less what happened before, and with what became of it.
 
-    Row 0 of ``look`` is row ``start`` of the memory's windows. The fields of ``found`` are changed in place.
+    Row i of ``look`` is row ``index[i]`` of the memory's windows. The fields of ``found`` are changed in place.
     """
     if look.y.shape[1] < 2 * (moves.RECENT + moves.BEFORE):
         return found
@@ -117,7 +117,7 @@ def news(found: list[Found], error: Floats32, look: Columns, memory: Memory, sta
     rows = np.flatnonzero(fired & look.judged)
     if not len(rows):
         return found
-    whole = memory.judged(start + rows, look.lenience[rows])
+    whole = memory.judged(index[rows], look.lenience[rows])
     for family, again in whole.fired.items():
         by[family].fired[rows] &= again
     _settle_levels(by["level"], rows, whole, look, memory.settings.min_effect)
@@ -125,7 +125,7 @@ def news(found: list[Found], error: Floats32, look: Columns, memory: Memory, sta
     back, just = courses.returned(whole.columns, memory.settings.min_effect)
     moved = by["level"].fired[rows] | by["residual"].fired[rows] | by["rate"].fired[rows]
     asked = np.flatnonzero(back.fired & just & ~moved)
-    moved[asked] = memory.alarmed(start + rows[asked], back.since[asked], look.lenience[rows[asked]])
+    moved[asked] = memory.alarmed(index[rows[asked]], back.since[asked], look.lenience[rows[asked]])
     excursion = nothing("excursion", len(fired))
     floor = np.full(len(rows), memory.settings.min_effect, np.float32)
     _put(excursion, rows, back._replace(fired=back.fired & moved & ~whole.stuck), floor, (whole, look))

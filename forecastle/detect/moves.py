@@ -38,14 +38,19 @@ class Found:
     since: np.ndarray
 
 
-def residuals(c: Columns) -> Floats32:
-    """One-step autoregression residuals float32[n, L]: Yule-Walker on clipped values, ridge 2%, 0 where not sound."""
+def autoregression(c: Columns) -> Floats32:
+    """Weights float32[n, LAGS] of the slots before, newest first: Yule-Walker on clipped values, ridge 2%."""
     clipped = np.clip(c.y, -2.0, 2.0)
     lags = [np.einsum("nl,nl->n", clipped[:, k:], clipped[:, : clipped.shape[1] - k]) for k in range(LAGS + 1)]
     r = np.stack(lags, axis=1).astype(np.float64)
     r[:, 0] = r[:, 0] * 1.02 + 1e-3
     toeplitz = r[:, np.abs(np.subtract.outer(np.arange(LAGS), np.arange(LAGS)))]
-    weights = np.linalg.solve(toeplitz, r[:, 1:, None])[:, :, 0].astype(np.float32)
+    return np.linalg.solve(toeplitz, r[:, 1:, None])[:, :, 0].astype(np.float32)
+
+
+def residuals(c: Columns, weights: Floats32 | None = None) -> Floats32:
+    """One-step residuals float32[n, L] of the `autoregression`, 0 where not sound."""
+    weights = autoregression(c) if weights is None else weights
     error = c.y.copy()
     for k in range(1, LAGS + 1):
         error[:, k:] -= weights[:, k - 1, None] * c.y[:, :-k]
