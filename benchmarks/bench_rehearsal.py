@@ -151,9 +151,10 @@ def main() -> None:
 
 
 def record(result: dict[str, Any]) -> None:
-    """Put the result in the place of the last one of its trace and lead time."""
+    """Put the result in the place of the last one of its trace and lead time; faults that were not played stay as they were."""
     found = json.loads(RESULTS.read_text())["cases"] if RESULTS.exists() else []
-    kept = {(case["trace"], case["lead_time_s"]): case for case in found} | {(result["trace"], result["lead_time_s"]): result}
+    kept, key = {(case["trace"], case["lead_time_s"]): case for case in found}, (result["trace"], result["lead_time_s"])
+    kept[key] = result | {"faults": result["faults"] or kept.get(key, {}).get("faults", [])}
     RESULTS.write_text(json.dumps({"cases": [kept[key] for key in sorted(kept)]}, indent=1) + "\n")
 
 

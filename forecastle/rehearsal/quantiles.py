@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forecastle.errors import ConfigError
 from forecastle.rehearsal.boost import Boost, Shape, binned, edges_of, fit
 from forecastle.rehearsal.features import Rows, rows_of
 from forecastle.rehearsal.trace import STEP_S, Demand
@@ -81,11 +82,11 @@ class Ahead:
 def learn_ahead(demand: Demand, step: int, horizon: int, quantiles: tuple[float, ...], plain: Plain) -> Ahead:
     """What the steps before ``demand.first`` teach, and no other, about the next ``horizon`` slots of ``step`` steps.
 
-    Raises ValueError unless they are a day and twice the horizon: less shows no rhythm.
+    Raises ConfigError unless they are a day and twice the horizon: less shows no rhythm.
     """
     first, least = demand.first, max(_DAY, 2 * horizon * step)
     if first < least:
-        raise ValueError(
+        raise ConfigError(
             f"the first part of the history is {first / _DAY:.2g} days; at least {least / _DAY:.2g} are needed to learn from it"
         )
     draw = np.random.default_rng(0)

@@ -112,7 +112,7 @@ def source_of(settings: Settings, demand: Demand, learned: Lessons) -> Source:
     try:
         if key not in learned:
             learned[key] = learn_ahead(demand, key[0], key[1], QUANTILES, _plain(settings, demand, key[0]))
-    except ValueError as error:
+    except ConfigError as error:
         return StandIn(predict, f"{why}; nor could a forecast be {LEARNED}: {error}; the seasonal stand-in was played")
     return Learned(learned[key], demand, f"{why}; a forecast {LEARNED}'s first part was played instead")
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forecastle.errors import ConfigError
 from forecastle.predict.naive import QUANTILES
 from forecastle.rehearsal import quantiles
 from forecastle.rehearsal.boost import Shape
@@ -125,7 +126,7 @@ def test_nothing_is_learned_from_a_hole(monkeypatch):
 
 @pytest.mark.parametrize(("first", "horizon"), [(DAY - 1, 20), (2 * DAY, 5000)])
 def test_too_short_a_first_part_is_refused(first, horizon):
-    with pytest.raises(ValueError, match=r"first part of the history is .* days; at least"):
+    with pytest.raises(ConfigError, match=r"first part of the history is .* days; at least"):
         learn(replace(rhythm(), first=first), horizon)
 
 
