@@ -29,6 +29,7 @@ LEAST_GAP = 3
 _SELDOM = 0.02
 """Share of slots that move under which a standing value is no flat line before the next turn."""
 _COUNT = 10 + LAGS
+_SHIFT = np.repeat(np.array([-1 / BEFORE, 1 / RECENT], np.float32), [BEFORE, RECENT])
 
 
 class Norms:
@@ -90,9 +91,9 @@ def _near(windows: Windows, rows: Ints, kept: Floats32, lenience: Floats32) -> M
     size = _errors(y, weights, SPAN)
     near = (size[:, -1] > surprise) | (np.abs(now - y[:, -1 - STEP]) > rate)
     near |= fallen(y, -kept[0] / kept[1], NEAR)
-    busy = np.square(size).mean(axis=1) > np.square(variance)
-    near |= busy & ((size > 2 * usual[:, None]).mean(axis=1) > 0.2 * NEAR)
-    shift = np.abs(y[:, -RECENT:].mean(axis=1) - y[:, -RECENT - BEFORE : -RECENT].mean(axis=1))
+    wide = np.flatnonzero(np.einsum("nk,nk->n", size, size) > SPAN * np.square(variance))
+    near[wide] |= (size[wide] > 2 * usual[wide, None]).mean(axis=1) > 0.2 * NEAR
+    shift = np.abs(np.einsum("nk,k->n", y[:, -RECENT - BEFORE :], _SHIFT))
     near |= shift > level
     still = np.flatnonzero((np.abs(y[:, -LEAST_FLAT:] - now[:, None]).max(axis=1) < STILL) & (kept[9] > _SELDOM))
     run = trailing_run(np.abs(np.diff(y[still], axis=1)) <= STILL)
