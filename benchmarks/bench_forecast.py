@@ -1,11 +1,12 @@
 """How well, how calibrated and how fast a file is forecast, beside naive forecasts and other packages on the same origins.
 
-    python -m benchmarks.bench_forecast [--data ../shared/data/workload] [--sets bitbrains web_nasa] [--sample 8]
+    python -m benchmarks.bench_forecast [--data ../shared/data/workload] [--sets bitbrains] [--sample 8] [--peers nhits mstl]
 
 Per set: the last 20% of the span is the test, 24 evenly spaced origins, MASE in units of the training span's mean
 daily difference (mean over series), sMAPE, quantile loss over q0.1 ... q0.9 in units of the pooled absolute values, and
 the coverage of q0.1 ... q0.9. Everything was chosen and pretrained on rows before the test spans. Peers that are slow
-run on a sample of series; the ratio to them is taken on that sample. Writes ``benchmarks/results/forecast.json``.
+run on a sample of series; the ratio to them is taken on that sample. Writes ``benchmarks/results/forecast.json`` after
+each forecaster. With ``--peers`` only those run beside ours and the naive ones, and the others' figures stay as they stood.
 """
 
 from __future__ import annotations
@@ -138,34 +139,60 @@ def ours(panel: Panel, train: int, origins: np.ndarray, horizon: int) -> np.ndar
     return forecast_panel(panel, train, horizon, origins).quantiles
 
 
-def run(case: Case, sample: int) -> dict[str, Any]:
-    """Figures of every forecaster on ``case``; the slow ones on ``sample`` series, with ours on the same ones."""
+def run(
+    case: Case, sample: int, named: list[str] | None = None, before: dict[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Figures of every forecaster on ``case``, as they stand after each; slow ones on ``sample`` series, with ours on these.
+
+    Of other packages' forecasters only those ``named`` run, None: all; the figures of the others are taken from ``before``, an
+    earlier result. Raises ValueError when that was of other series or origins: its naive figures differ.
+    """
     origins = np.floor(np.linspace(case.train - 1, case.panel.values.shape[1] - 1 - case.horizon, ORIGINS)).astype(np.int64)
     every = np.arange(len(case.panel.values))
     some = every[:: max(1, len(every) // sample)][:sample]
     figures: dict[str, Any] = {"series": len(every), "steps": case.panel.values.shape[1], "horizon": case.horizon}
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     mine = ours(case.panel, case.train, origins, case.horizon)
-    figures["forecastle"] = {**measure(mine, case, origins, every), "seconds": time.perf_counter() - began}
+    figures["forecastle"] = measure(mine, case, origins, every) | _since(*began)
     print(f"{case.name}: {figures['forecastle']}", flush=True)
     figures["forecastle_on_sample"] = measure(mine[some], case, origins, some)
-    others = [(forecast, every if fast else some) for forecast, fast in forecast_peers.installed()[0]]
-    own = [(last_value, every), (seasonal_naive, every), (exponential_smoothing, some), (theta, some)]
-    for forecast, rows in (*own, *others):
+    peers: list[tuple[Forecast, np.ndarray]] = [(exponential_smoothing, some), (theta, some)]
+    peers += [(forecast, every if fast else some) for forecast, fast in forecast_peers.installed()[0]]
+    wanted = [(forecast, rows) for forecast, rows in peers if named is None or forecast.__name__ in named]
+    for forecast, rows in ((last_value, every), (seasonal_naive, every), *wanted):
         part = Panel.of(case.panel.values[rows], case.panel.start_ms, case.panel.step_ms)
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = measure(forecast(part, case.train, origins, case.horizon), case, origins, rows)
-        reference = figures["forecastle" if rows is every else "forecastle_on_sample"]
-        figures[forecast.__name__] = {
-            **found,
-            "seconds": time.perf_counter() - began,
-            "series": len(rows),
-            "mase_ratio": reference["mase"] / found["mase"],
-            "wql_ratio": reference["wql"] / found["wql"],
-        }
-    return figures
+        figures[forecast.__name__] = found | _since(*began) | {"series": len(rows)}
+        if forecast is seasonal_naive and before is not None:
+            figures |= _kept(before, figures, len(some))
+        for row in figures.values():
+            if isinstance(row, dict) and "series" in row:
+                reference = figures["forecastle" if row["series"] == len(every) else "forecastle_on_sample"]
+                row |= {f"{score}_ratio": reference[score] / row[score] for score in ("mase", "wql")}
+        if forecast is not last_value:
+            yield figures
+
+
+def _since(wall: float, cpu: float) -> dict[str, float]:
+    """Seconds on the clock and of all the process's threads; a busy machine lengthens the first only."""
+    return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+
+
+def _kept(before: dict[str, Any], figures: dict[str, Any], sample: int) -> dict[str, Any]:
+    """The other packages' rows of ``before``, a result on the series and origins that ``figures`` are of."""
+    for who in ("last_value", "seasonal_naive"):
+        for score in ("mase", "smape", "wql", "coverage80"):
+            if before[who][score] != float(f"{figures[who][score]:.4g}"):
+                raise ValueError(
+                    f"{score} of {who} was {before[who][score]} and is {figures[who][score]:.4g}: run all peers again"
+                )
+    kept = {who: row for who, row in before.items() if isinstance(row, dict) and who not in figures}
+    if odd := [who for who, row in kept.items() if row["series"] not in (figures["series"], sample)]:
+        raise ValueError(f"{', '.join(odd)} ran on another sample: run all peers again")
+    return kept
 
 
 def show(name: str, figures: dict[str, Any]) -> None:
@@ -187,18 +214,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--sets", nargs="*", default=[])
     parser.add_argument("--sample", type=int, default=8)
+    parser.add_argument("--peers", nargs="*")
     options = parser.parse_args()
     if not options.data.exists():
         raise SystemExit(f"{options.data} is missing; set FORECASTLE_DATA to the folder that holds workload/")
     if missing := forecast_peers.installed()[1]:
         print(f"without {', '.join(missing)}; install them with: pip install -c constraints.txt -e '.[bench]'")
-    stored = json.loads(RESULTS.read_text())["sets"] if RESULTS.exists() and options.sets else {}
     for case in cases(options.data, options.sets):
-        stored[case.name] = run(case, options.sample)
-        show(case.name, stored[case.name])
-    rounded = json.loads(
-        json.dumps({"protocol": PROTOCOL, "sets": stored}), parse_float=lambda text: float(f"{float(text):.4g}")
-    )
+        before = None if options.peers is None else _stored().get(case.name)
+        for figures in run(case, options.sample, options.peers, before):
+            _store({**_stored(), case.name: figures})
+        show(case.name, figures)
+
+
+def _stored() -> dict[str, Any]:
+    """The sets' figures as they stand."""
+    sets: dict[str, Any] = json.loads(RESULTS.read_text())["sets"] if RESULTS.exists() else {}
+    return sets
+
+
+def _store(sets: dict[str, Any]) -> None:
+    rounded = json.loads(json.dumps({"protocol": PROTOCOL, "sets": sets}), parse_float=lambda text: float(f"{float(text):.4g}"))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(rounded, indent=1) + "\n")
 
