@@ -26,8 +26,8 @@ demo: $(STAMP) ## play a fleet through the whole path; TRACE=FILE plays a record
 	@$(BIN)/forecastle demo $(if $(TRACE),--trace "$(TRACE)") $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## run the tests; ARGS=... narrows them down
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests, a file on each core at a time; ARGS=... narrows them down, ARGS=-n0 keeps to one core
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: soak
 soak: $(STAMP) ## play for hours: SEEDS=10000 worlds in which things go wrong, 1,000 losses per kind of pool

@@ -165,10 +165,14 @@ class Balancer:
         Path(self.admin).unlink(missing_ok=True)
         self.process = subprocess.Popen([program(), "-db", "-q", "-f", str(self.config)])
         deadline = time.monotonic() + 60
-        while not Path(self.admin).exists():
+        while not self._listens():
             assert self.process.poll() is None, "haproxy did not start"
             assert time.monotonic() < deadline, "haproxy did not start in time"
             time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(self.admin) == 0
 
     def connect(self, **options: Any) -> HaproxyCloud:
         return open_cloud(**{"clock": self.clock, "socket": self.admin, **options})

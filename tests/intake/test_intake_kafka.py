@@ -333,11 +333,9 @@ def test_partitions_are_shared_by_two_members(config):
     first.commit()
     second = KafkaIntake(config.model_copy(update={"instance": "forecastle-1"}), Clock())
     second.start(5 * MINUTE)
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
 
-    def poll(
-        member: KafkaIntake,
-    ) -> None:  # joining blocks until every member has joined: each needs a thread of its own
+    def poll(member: KafkaIntake) -> None:  # joining blocks until every member has joined: each needs a thread of its own
         while time.monotonic() < deadline and len(member.progress().assigned) != 1:
             member.poll(0.1)
 
