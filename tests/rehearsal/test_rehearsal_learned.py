@@ -154,7 +154,7 @@ def test_it_beats_the_hpa_on_a_rhythm(world):
 
 def test_a_dearer_shortage_buys_more(world):
     demand, pool, taught = world
-    line = simulate(quick(taught=taught, multiples=(), floors=()), demand, pool)
+    line = simulate(quick(taught=taught, multiples=(), floors=(), holds=()), demand, pool)
     assert (np.diff(line.total_cost) >= 0).all()
     assert (np.diff(line.unmet_share) <= 1e-12).all()
 
