@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecastle.predict.batch import blend, calibrate, lags, learned, naive, statistical
+from forecastle.predict.batch import blend, calibrate, lags, learned, naive
 from forecastle.predict.batch.forecast import STOPS, inner_origins
 from forecastle.predict.batch.net import Net
 from forecastle.predict.batch.panel import Panel, forward, pinball
@@ -174,63 +174,6 @@ def test_naive_members_read_nothing_after_the_origin(name: str, horizon: int) ->
 
 def test_a_step_that_divides_no_day_has_no_daily_member() -> None:
     assert list(naive.members(panel(width=5000, step_ms=7 * MINUTE))) == ["last-value", "level"]
-
-
-@pytest.mark.parametrize("name", ["smoothing", "smoothing-daily"])
-@pytest.mark.parametrize("horizon", [1, 12, 300])
-def test_statistical_members_read_nothing_after_the_origin(name: str, horizon: int) -> None:
-    given = panel(width=4 * DAY // 5, holes=0.1)
-    path, origins = statistical.members(given.until(900), horizon)[name], np.array([10, 1100, 600])
-    later = given.values.copy()
-    later[:, 1101:] = -1e9
-    one, two = path(given, origins, horizon), path(Panel.of(later, given.start_ms, given.step_ms), origins, horizon)
-    assert np.array_equal(one, two)
-    assert one.shape == (4, 3, horizon)
-    assert np.isfinite(one).all()
-    assert np.array_equal(one[:, 1:2], path(given, origins[1:2], horizon))
-
-
-def test_statistical_members_say_nothing_before_the_first_measurement_and_take_rows_apart_alike(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    values = panel(width=4 * DAY // 5).values.copy()
-    values[1, :400] = np.nan
-    given, origins = Panel.of(values, 0, 5 * MINUTE), np.array([300, 500, 1000])
-    paths = statistical.members(given.until(900), 6)
-    found = {name: path(given, origins, 6) for name, path in paths.items()}
-    monkeypatch.setattr(statistical, "_CELLS", 1000)
-    for name, told in found.items():
-        unknown = np.isnan(told).any(axis=2)
-        assert np.argwhere(unknown).tolist() == [[1, 0]]
-        assert np.array_equal(told, paths[name](given, origins, 6), equal_nan=True)
-
-
-def test_smoothing_tells_the_level_of_noise_and_the_newest_value_of_a_walk() -> None:
-    rng = np.random.default_rng(0)
-    noise, walk = 50 + rng.normal(0, 5, 2000), np.cumsum(rng.normal(0, 5, 2000))
-    given = Panel.of(np.stack([noise, walk]), 0, 5 * MINUTE)
-    told = statistical.members(given, 6)["smoothing"](given, np.array([1999]), 6)[:, 0]
-    assert told[0] == pytest.approx(50, abs=3)
-    assert told[1] == pytest.approx(walk[-1], abs=8)
-
-
-def test_a_daily_profile_is_found_at_its_time_of_day_and_carried_into_the_forecast() -> None:
-    day = DAY // 5
-    at = np.arange(10 * day + 37)
-    cycle = 20 * np.sin(2 * np.pi * at / day)
-    given = Panel.of((100 + cycle + np.random.default_rng(0).normal(0, 1, at.shape))[None], 0, 5 * MINUTE)
-    past = given.until(8 * day + 11)
-    np.testing.assert_allclose(statistical.profile(past)[0], cycle[:day], atol=2)
-    origins = np.array([9 * day + 20])
-    told = {name: path(given, origins, 96) for name, path in statistical.members(past, 96).items()}
-    errors = {name: np.abs(told[name][0, 0] - 100 - cycle[origins[0] + 1 : origins[0] + 97]).mean() for name in told}
-    assert errors["smoothing-daily"] < 2
-    assert errors["smoothing-daily"] < 0.3 * errors["smoothing"]
-
-
-@pytest.mark.parametrize(("width", "step_ms"), [(700, 5 * MINUTE), (5000, 7 * MINUTE)])
-def test_no_daily_profile_of_less_than_three_days_or_a_step_that_divides_no_day(width: int, step_ms: int) -> None:
-    assert list(statistical.members(panel(width=width, step_ms=step_ms), 12)) == ["smoothing"]
 
 
 def test_error_quantiles_follow_a_series_with_many_errors_and_the_file_for_one_with_none() -> None:

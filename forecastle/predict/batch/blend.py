@@ -16,7 +16,7 @@ from forecastle.types import Floats, Mask
 SHARPNESS = 16.0
 PRIOR = 200.0
 HANDICAP = 1.1
-"""How much worse members other than the network are taken to be than they were: a few lucky origins should not unseat it."""
+"""How much worse a naive member is taken to be than it was: a few lucky origins should not unseat the network."""
 
 
 def weights(losses: Floats, buckets: list[slice]) -> Floats:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from forecastle.predict.batch import blend, calibrate, learned, naive, statistical
+from forecastle.predict.batch import blend, calibrate, learned, naive
 from forecastle.predict.batch.lags import View, view
 from forecastle.predict.batch.panel import Panel, pinball
 from forecastle.types import Floats, Floats32, Ints
@@ -95,7 +95,7 @@ def _between(train: int, last: int, most: int) -> Ints:
 
 def _judged(stage: Stage, inside: Ints) -> tuple[list[str], Floats32]:
     """Names and forecasts float32[m, n, o, h, 9] of all members; training ends once it has stopped paying."""
-    found = dict(_untrained(stage, inside))
+    found = dict(_naive(stage, inside))
     truth = stage.panel.targets(inside, stage.horizon)
     best = np.inf
     for stop, net in zip(
@@ -112,7 +112,7 @@ def _judged(stage: Stage, inside: Ints) -> tuple[list[str], Floats32]:
 
 def _refitted(stage: Stage, names: list[str], columns: Ints) -> Floats32:
     """Forecasts float32[m, n, o, h, 9] of the members ``names``, fitted to the whole training span."""
-    found = dict(_untrained(stage, columns, names))
+    found = {name: quantiles for name, quantiles in _naive(stage, columns) if name in names}
     stops = tuple(stop for stop in STOPS if any(_name(later) in names for later in STOPS if later >= stop))
     nets = learned.snapshots(stage.panel, stage.seen, stage.train, stage.horizon, stops)
     for stop, net in zip((0, *stops), nets, strict=False):
@@ -121,17 +121,16 @@ def _refitted(stage: Stage, names: list[str], columns: Ints) -> Floats32:
     return np.asarray([found[name] for name in names], np.float32)
 
 
-def _untrained(stage: Stage, columns: Ints, names: list[str] | None = None) -> Iterator[tuple[str, Floats]]:
-    """Quantiles at ``columns`` of the naive and statistical members, or those ``names``; errors are the training span's."""
+def _naive(stage: Stage, columns: Ints) -> Iterator[tuple[str, Floats]]:
+    """The naive members' quantiles at ``columns``, their errors measured inside the stage's training span."""
     last = stage.train - 1 - stage.horizon
     origins = np.unique(np.linspace(stage.train // 4, max(last, 0), 200).astype(np.int64))
     past = stage.panel.until(stage.train)
     truth = past.targets(origins, stage.horizon)
-    for name, path in (naive.members(past) | statistical.members(past, stage.horizon)).items():
-        if names is None or name in names:
-            errors = truth - path(past, origins, stage.horizon)
-            spread = naive.error_quantiles(errors, naive.usual_size(errors))
-            yield name, path(stage.panel, columns, stage.horizon)[..., None] + spread[:, None]
+    for name, path in naive.members(past).items():
+        errors = truth - path(past, origins, stage.horizon)
+        spread = naive.error_quantiles(errors, naive.usual_size(errors))
+        yield name, path(stage.panel, columns, stage.horizon)[..., None] + spread[:, None]
 
 
 def _name(stop: int) -> str:
