@@ -110,8 +110,9 @@ def chosen(policy: Forecastle, demand: Demand, pool: PoolModel) -> Forecastle:
     train = Demand(demand.at[:end], demand.value[:end], demand.known[:end], 2 * end // 3, demand.point_s)
     planned = Thresholds(policy.planned.up[:end], policy.planned.keep[:end])
     line = simulate(replace(policy, planned=planned, kept=()), train, pool)
-    best = undominated(line.unmet_share, line.total_cost)
-    keep = np.isin(np.arange(len(line.knobs)), best) | replace(policy, kept=()).insurance.fixed
+    keep = replace(policy, kept=()).insurance.fixed
+    rest = np.flatnonzero(~keep)
+    keep[rest[undominated(line.unmet_share[rest], line.total_cost[rest])]] = True
     kept = tuple(knob for knob, stays in zip(line.knobs, keep.tolist(), strict=True) if stays)
     return replace(policy, kept=kept, ranked=_ranked(line, keep))
 

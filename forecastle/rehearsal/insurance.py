@@ -41,8 +41,8 @@ class Hold(NamedTuple):
     span_s: int
 
 
-HOLDS = tuple(Hold(*each) for each in ((1.0, 900), (1.1, 900), (1.3, 900), (1.1, 3600), (1.3, 3600), (1.6, 3600), (2.0, 3600)))
-"""Insurance against jumps that come again: the dearest thresholds, at least so many times the peak of so long."""
+HOLDS = tuple(Hold(multiple, span_s) for span_s in (900, 3600) for multiple in (1.0, 1.25, 1.6, 2.0))
+"""Insurance against jumps that come again: the dearest thresholds, at least so many times the peak of so long. A plain grid."""
 
 
 class Floor(NamedTuple):
