@@ -69,9 +69,12 @@ def fracast(panel: Panel, train: int, origins: np.ndarray, horizon: int) -> np.n
     from fracast import FracastModel
 
     model = FracastModel.from_pretrained(device="cpu")
-    rows = np.stack(list(_cut(panel, origins, _FRACAST_PAST).values())).astype(np.float32)
-    found = [np.asarray(model.forecast_batch(part, horizon=horizon)) for part in np.array_split(rows, -(-len(rows) // 64))]
-    return np.concatenate(found).reshape(-1, len(origins), horizon, len(QUANTILES)).astype(float)
+    found = []
+    for origin in origins:
+        rows = np.stack(list(_cut(panel, np.array([origin]), _FRACAST_PAST).values())).astype(np.float32)
+        parts = np.array_split(rows, -(-len(rows) // 64))
+        found.append(np.concatenate([np.asarray(model.forecast_batch(part, horizon=horizon)) for part in parts]))
+    return np.stack(found, axis=1).astype(float)
 
 
 def installed() -> tuple[list[tuple[Forecast, bool]], list[str]]:
