@@ -140,7 +140,7 @@ class Detection:
             moves.spread(c, error, self._rate, floor),
         ]
         turn = np.flatnonzero(due[part])
-        if len(turn):
+        if len(turn) and c.y.shape[1] >= moves.LEAST:
             norms = calm.norms(c, turn, weights, found, self._rate)
             norms[drifting[turn]] = np.nan
             self._norms.keep(part[turn], windows.end // self.step_ms, norms)

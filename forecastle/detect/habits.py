@@ -109,7 +109,7 @@ def news(found: list[Found], error: Floats32, look: Columns, memory: Memory, ind
 
     Row i of ``look`` is row ``index[i]`` of the memory's windows. The fields of ``found`` are changed in place.
     """
-    if look.y.shape[1] < 2 * (moves.RECENT + moves.BEFORE):
+    if look.y.shape[1] < moves.LEAST:
         return found
     by = {f.family: f for f in found}
     fired = np.stack([f.fired for f in found if f.family != "dropout"]).any(axis=0)

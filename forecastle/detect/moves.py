@@ -16,6 +16,8 @@ from forecastle.types import Floats32, Mask
 
 RECENT, BEFORE = 10, 60
 """Slots of the two windows of the level test."""
+LEAST = 2 * (RECENT + BEFORE)
+"""Slots of a look-back under which nothing is said of levels and habits."""
 SPAN = 30
 """Slots over which spread is measured."""
 STEP = 5
@@ -89,7 +91,7 @@ def level(c: Columns, rate: float, floor: float, seasonal: Floats32 | None) -> F
     ``seasonal`` float32[n] is the same difference one season ago (NaN unknown): a shift that repeats it is the cycle.
     """
     n, length = c.y.shape
-    if length < 2 * (RECENT + BEFORE):
+    if length < LEAST:
         return nothing("level", n)
     shift = difference_of_means(c.coarse)
     history = np.abs(shift[:, : -(RECENT + BEFORE) // GRAIN])

@@ -144,9 +144,10 @@ def test_words_of_people_make_the_look_sharper():
     assert strict[3]
 
 
-def test_windows_too_short_for_a_look_are_judged():
-    values = daily(N, 320)
-    engine = Counting(DetectSettings(), STEP)
-    for k in range(3):
-        engine.detect(windows(values[:, k : k + 300].copy(), end=START + k * STEP, names=keys(N)), None)
-    assert engine.asked == 3 * N
+@pytest.mark.parametrize(("look_back", "slots"), [(720, 300), (720, 40), (60, 60), (60, 400), (12, 12), (12, 400)])
+def test_what_is_too_short_for_a_look_is_judged(look_back, slots):
+    values = daily(N, slots + 70)
+    engine = Counting(DetectSettings(look_back=look_back, warmup=min(10, look_back)), STEP)
+    for k in range(70):
+        engine.detect(windows(values[:, k : k + slots].copy(), end=START + k * STEP, names=keys(N)), None)
+    assert engine.asked == 70 * N
