@@ -29,6 +29,7 @@ LEAST_GAP = 3
 _SELDOM = 0.02
 """Share of slots that move under which a standing value is no flat line before the next turn."""
 _COUNT = 10 + LAGS
+_UNKNOWN = np.iinfo(np.int64).max
 _SHIFT = np.repeat(np.array([-1 / BEFORE, 1 / RECENT], np.float32), [BEFORE, RECENT])
 
 
@@ -47,9 +48,9 @@ class Norms:
         age = tick - self._at
         return np.asarray(((tick + self._turn) % EVERY == 0) | (age >= EVERY) | (age < 1))
 
-    def keep(self, rows: Ints, tick: int, norms: Floats32) -> None:
-        """Remember ``norms`` of ``rows``, as of `norms`, whose turn it was at ``tick``."""
-        self._kept[rows], self._at[rows] = norms, tick
+    def keep(self, rows: Ints, tick: int, norms: Floats32, seen: Mask) -> None:
+        """Remember ``norms`` of ``rows``, whose turn was at ``tick``; unless ``seen`` then, the next tick is their turn too."""
+        self._kept[rows], self._at[rows] = norms, np.where(seen, tick, _UNKNOWN)
 
     def near(self, windows: Windows, rows: Ints, lenience: Floats32) -> Mask:
         """Which of ``rows`` might alarm at the windows' end; ``lenience`` float32[k] multiplies their thresholds."""
@@ -63,10 +64,9 @@ class Norms:
         if keys is self._keys:
             return
         if keys != self._keys:
-            unknown = np.iinfo(np.int64).max
             at = dict(zip(self._keys, self._at.tolist(), strict=True))
             self._kept = take_rows(self._kept, self._keys, keys)
-            self._at = np.array([at.get(key, unknown) for key in keys], np.int64)
+            self._at = np.array([at.get(key, _UNKNOWN) for key in keys], np.int64)
             self._turn = np.array([zlib.crc32(str(key).encode()) % EVERY for key in keys], np.int64)
         self._keys = keys
 

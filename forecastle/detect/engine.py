@@ -143,7 +143,7 @@ class Detection:
         if len(turn) and c.y.shape[1] >= moves.LEAST:
             norms = calm.norms(c, turn, weights, found, self._rate)
             norms[drifting[turn]] = np.nan
-            self._norms.keep(part[turn], windows.end // self.step_ms, norms)
+            self._norms.keep(part[turn], windows.end // self.step_ms, norms, c.seen[turn, -1])
         return _Judged(part, c, habits.news(found, error, c, habits.Memory(windows, settings, self._rate), part))
 
     def _forecast_scores(self, windows: Windows, forecasts: Forecasts | None) -> tuple[Floats32, Floats32]:

@@ -112,7 +112,7 @@ def test_norms_follow_their_series():
     norms, names = Norms(), keys(4)
     assert norms.due(names, 1000).all()
     kept = np.arange(4 * norms._kept.shape[1], dtype=np.float32).reshape(4, -1)
-    norms.keep(np.arange(4), 1000, kept)
+    norms.keep(np.arange(4), 1000, kept, np.ones(4, bool))
     others = (names[2], keys(5)[4], names[0])
     due = norms.due(others, 1001)
     assert due[1], "a series that is new"
@@ -121,10 +121,21 @@ def test_norms_follow_their_series():
     assert norms.due(others, 1000 + EVERY).all(), "norms too old"
 
 
+def test_a_sample_that_was_missing_at_a_turn_puts_it_off_by_a_tick():
+    values = daily(N, SLOTS + 12, noise=3.0)
+    mask = np.ones(values.shape, bool)
+    mask[:, SLOTS - 1] = False
+    engine = Counting(DetectSettings(), STEP)
+    played(engine, values, mask, range(2))
+    assert engine.asked == 2 * N
+    played(engine, values, mask, range(2, 12))
+    assert engine.asked < 3 * N
+
+
 def test_turns_are_spread_over_the_ticks():
     norms, names = Norms(), keys(3000)
     norms.due(names, 0)
-    norms.keep(np.arange(3000), 0, norms._kept)
+    norms.keep(np.arange(3000), 0, norms._kept, np.ones(3000, bool))
     due = [int(norms.due(names, k).sum()) for k in range(1, EVERY)]
     assert max(due) < 3 * 3000 / EVERY
     assert sum(due) > 3000 * 0.9
