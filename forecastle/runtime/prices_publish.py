@@ -27,7 +27,11 @@ class Draft:
 
 def newest(folder: Path, book: str) -> Book | None:
     """The newest version of ``book`` in ``folder``; None before the first. Raises ConfigError."""
-    return max((b for b in shelf(folder).books if b.name == book), key=lambda b: b.version, default=None)
+    return _newest(shelf(folder).books, book)
+
+
+def _newest(books: Sequence[Book], book: str) -> Book | None:
+    return max((b for b in books if b.name == book), key=lambda b: b.version, default=None)
 
 
 def next_since(before: Book | None, first: int, now: int) -> int:
@@ -42,8 +46,8 @@ def publish(folder: Path, draft: Draft) -> Path | None:
 
     Raises ConfigError when it contradicts the other books, Conflict when another writer was faster.
     """
-    books = shelf(folder).books
-    before = newest(folder, draft.book)
+    books = shelf(folder).books  # read once: a writer in between is then met at the name, and not missed by the checks
+    before = _newest(books, draft.book)
     if before is not None and _unchanged(before, draft):
         return None
     version = 1 if before is None else before.version + 1

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from forecastle.cli import app
 from forecastle.clouds.aws_spot import SpotPrice
-from forecastle.decide.prices import Commitment, Point, Price, contradictions
+from forecastle.decide.prices import Commitment, Point, Price, Shelf, contradictions
 from forecastle.errors import ConfigError, Conflict, Denied
 from forecastle.runtime import prices_publish
 from forecastle.runtime.prices import read_book, shelf
@@ -107,6 +107,21 @@ def test_of_many_writers_one_wins_and_the_others_are_told(tmp_path: Path) -> Non
         ends = list(pool.map(write, range(6)))
     assert ends.count("won") == len(list(tmp_path.iterdir())) == len(shelf(tmp_path).books) >= 1
     assert set(ends) <= {"won", "Conflict", "ConfigError"}
+
+
+def test_a_writer_who_comes_after_the_folder_was_read_is_met_at_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def then_another_writes(folder: Path) -> Shelf:
+        found = shelf(folder)
+        monkeypatch.undo()
+        assert publish(folder, draft(price(0.2))) == tmp_path / "spot-0001.yaml"
+        return found
+
+    monkeypatch.setattr(prices_publish, "shelf", then_another_writes)
+    with pytest.raises(Conflict, match="another writer was faster"):
+        publish(tmp_path, draft(price(0.1)))
+    assert [book.prices[0].price for book in shelf(tmp_path).books] == [0.2]
 
 
 def test_a_writer_that_dies_leaves_no_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
