@@ -21,9 +21,10 @@ _USUAL = 0.9
 """Quantile of past departures that counts as 1: a metric that often jumps has to jump further. Up to `_COMMON` is no sign."""
 _FLOOR = 5e-4
 _COMMON = 2.0
-_PASSED = 0.9
+_PASSED = 0.8
 _LATE = 0.5
-_CAP = 1e4
+_CAP = 30.0
+"""Beyond this a departure says no more: a metric that hardly ever moved has a tiny unit, and would outweigh all others."""
 _ALARM = 3.0
 
 
@@ -98,7 +99,7 @@ def reachable(workloads: Set[str], topology: Topology) -> frozenset[str]:
 
 
 def ranked(signs: Sequence[Sign], topology: Topology | None = None) -> tuple[Cause, ...]:
-    """Places by their share of the blame, the likeliest first; ties by name, so the order of ``signs`` is irrelevant."""
+    """Places by their share of the blame, the likeliest first; ties by their largest departure, then by name."""
     worst: dict[Place, dict[str, Sign]] = {}
     for sign in signs:
         metrics = worst.setdefault(Place.of(sign.key), {})
@@ -119,7 +120,8 @@ def ranked(signs: Sequence[Sign], topology: Topology | None = None) -> tuple[Cau
         Cause(place, float(share[i]), int(onset[i]), _leading(worst[place]), _explained(places, passed[:, i]))
         for i, place in enumerate(places)
     ]
-    return tuple(sorted(causes, key=lambda cause: (-round(cause.share, 12), cause.place)))
+    largest = {place: max((s.size for s in worst[place].values() if np.isfinite(s.size)), default=0.0) for place in places}
+    return tuple(sorted(causes, key=lambda cause: (-round(cause.share, 12), -largest[cause.place], cause.place)))
 
 
 def _weight(size: float) -> float:

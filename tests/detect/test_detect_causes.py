@@ -221,6 +221,18 @@ def test_a_size_that_is_no_number_weighs_nothing(size: float) -> None:
     assert causes[0].share == 1.0
 
 
+def test_a_metric_that_hardly_ever_moved_does_not_outweigh_a_place_where_all_is_out_of_line() -> None:
+    causes = ranked([sign("still", 5e4), *(sign("db", 40, metric=f"m{i}") for i in range(2))])
+    assert [cause.place.workload for cause in causes] == ["db", "still"]
+
+
+@pytest.mark.parametrize("sizes", [(1.2, 1.9), (40.0, 4000.0), (float("nan"), 1.0)])
+def test_of_two_that_tie_the_one_with_the_larger_departure_comes_first(sizes: tuple[float, float]) -> None:
+    causes = ranked([sign("a", sizes[0]), sign("b", sizes[1]), sign("c", 0)])
+    assert causes[0].place.workload == "b"
+    assert causes[0].share == causes[1].share
+
+
 def test_the_worst_metrics_come_first_and_three_are_enough() -> None:
     (cause,) = ranked([sign("a", size, metric=f"m{size:.0f}") for size in (3, 9, 5, 7)])
     assert cause.metrics == ("m9", "m7", "m5")
