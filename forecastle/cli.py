@@ -408,9 +408,9 @@ def rehearse(
     *,
     out: Annotated[Path, typer.Option(help="folder for timeline.parquet, summary.json, report.html")],
     series: Annotated[str, typer.Option(help="series to play; default: the only one")] = "",
-    policies: Annotated[str, typer.Option(help="comma-separated")] = "hpa,forecastle,oracle",
+    policies: Annotated[str, typer.Option(help="comma-separated; default: hpa,forecastle,oracle")] = "",
     capacity_per_replica: Annotated[str, typer.Option("--capacity-per-replica", help="demand units, or auto")] = "auto",
-    lead_time: Annotated[str, typer.Option("--lead-time", help="start-up lag, such as 180s")] = "180s",
+    lead_time: Annotated[str, typer.Option("--lead-time", help="start-up lag; default: 180s")] = "",
     train_fraction: Annotated[float, typer.Option("--train-fraction", min=0.1, max=0.95)] = 0.7,
     config: Annotated[list[Path], typer.Option(help="what-if: files or folders of the one now")] = DEFAULT_CONFIG,
     against: Annotated[list[Path], typer.Option(help="what-if: files or folders of the other one")] = DEFAULT_CONFIG,
@@ -420,6 +420,10 @@ def rehearse(
     if config or against or workload:
         from forecastle.runtime.rehearse_whatif import whatif
 
+        if policies or lead_time:
+            raise ConfigError(
+                "a what-if plays two configurations of ours, with the startup_s of their pools; leave out --policies and --lead-time"
+            )
         whatif(
             trace,
             config=config,
@@ -436,9 +440,9 @@ def rehearse(
     play(
         trace,
         series=series,
-        policies=tuple(name.strip() for name in policies.split(",") if name.strip()),
+        policies=tuple(name.strip() for name in (policies or "hpa,forecastle,oracle").split(",") if name.strip()),
         capacity_per_replica=capacity_per_replica,
-        lead_time_s=seconds(lead_time),
+        lead_time_s=seconds(lead_time or "180s"),
         train_fraction=train_fraction,
         out=out,
     )

@@ -52,7 +52,7 @@ def trials(demand: Demand, pool: PoolModel, ours: Forecastle) -> tuple[Trial, ..
 def world_faults(demand: Demand, pool: PoolModel) -> dict[str, Trouble | None]:
     """What goes wrong around the steepest rise; ``none`` for comparison."""
     steps = FAULT_S // STEP_S
-    begin = max(steepest_rise(demand, steps), demand.first + pool.lead_steps + 1)
+    begin = min(max(steepest_rise(demand, steps), demand.first + pool.lead_steps + 1), len(demand) - 1)
     struck = np.zeros(len(demand), bool)
     struck[begin : begin + steps] = True
     quiet = np.zeros(len(demand), bool)

@@ -1,8 +1,8 @@
 """Our own policy in the closed loop: learned thresholds, the reactive floor beneath them, and a watch on both.
 
 The forecast may be wrong in any way: constant, ten times too large, not a number. A wrong forecast may cost money, never
-service. What lies beyond what a history can tell is `insurance`'s. Where the forecast is not a number, where it has
-stopped moving, and for an hour after more was left unserved than its own risk allows, the reactive rule decides as well (what
+service. What lies beyond what a history can tell is `insurance`'s. Where the forecast is not a number, where it stands
+still though the demand moves, and for an hour after more was left unserved than its own risk allows, the reactive rule decides as well (what
 the HPA asks for at a target of 0.65, held for 5 minutes) and the larger wins. While the metric is missing nothing is removed.
 """
 
@@ -33,7 +33,7 @@ _LEAST_STEPS = 86_400 // STEP_S
 _BLOCK = 1024
 """Steps whose columns are made at once."""
 _STILL_STEPS = 20
-"""A forecast that is the same to the last digit for so long does not look at the demand any more."""
+"""A forecast that is the same to the last digit for so long, while the demand moved, does not look at it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,10 @@ class Forecastle:
     kept: tuple[str, ...] = ()
     ranked: tuple[str, ...] = ()
     name: str = "forecastle"
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (
+        "Thresholds learned from this history by the rehearsal itself; what the worker would order under given settings, with its"
+        " model, floor and guards, is played by --config and --against.",
+    )
 
     @property
     def knobs(self) -> tuple[str, ...]:
@@ -142,7 +145,8 @@ class Watched:
         self._demand, self._known, self._pool = demand, demand.known.tolist(), pool
         self._value = demand.value if demand.offered is None else demand.offered
         self._plan, self._insurance, self._allowed = plan, insurance, 0.03 + 0.8 * insurance.risk
-        usable = np.isfinite(plan.up) & np.isfinite(plan.keep) & ~still(plan.up)
+        stuck = still(plan.up) & ~still(demand.value[np.maximum(np.arange(len(demand)) - DELAY_STEPS, 0), None])
+        usable = np.isfinite(plan.up) & np.isfinite(plan.keep) & ~stuck
         self._usable = usable[:, insurance.left] & usable[:, insurance.right]
         targets = np.full(k, REACTIVE_TARGET * pool.capacity)
         self._reactive = RateHpa(demand, pool, targets, Stabilizer(np.full(k, REACTIVE_WINDOW_S), pool))

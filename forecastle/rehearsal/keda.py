@@ -2,7 +2,8 @@
 
 Between one replica and the maximum the HPA decides on the metric that KEDA hands it (asked for at each sync), and never goes
 to zero by itself; KEDA polls every 30 s, activates strictly above the activation threshold, and goes to zero when the trigger
-was inactive for a cool-down of 300 s. After three failed polls the fallback hands the HPA ``target * replicas``.
+was inactive for a cool-down of 300 s. A failed poll neither wakes nor sends to sleep; after three of them the fallback, where
+there is one, hands the HPA ``target * replicas``.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Keda:
     fallback: Fallback | None = None
     fallback_replicas: int = 1
     name: str = "keda"
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ("Pools that are rehearsed never sleep: they keep one replica, as KEDA does with a minimum of one.",)
 
     @property
     def knobs(self) -> tuple[str, ...]:
@@ -88,7 +89,9 @@ class ScaledObject:
 
     def _poll(self, i: int, seen: int, *, known: bool) -> None:
         self._failed = 0 if known else self._failed + 1
-        if not known or self._demand.value[seen] > self._rules.activation:
+        if not known:
+            self._zero &= self._rules.fallback is None or self._failed < FAILURES
+        elif self._demand.value[seen] > self._rules.activation:
             self._active_at, self._zero = i, False
         elif i - self._active_at >= COOLDOWN_STEPS:
             self._zero = True

@@ -214,6 +214,18 @@ def test_after_a_shortfall_the_reactive_rule_holds_the_floor_for_an_hour():
     assert controller.doubted[0] > 200
 
 
+@pytest.mark.parametrize(("values", "doubted"), [([100.0] * 120, 0), (list(np.linspace(100.0, 90.0, 120)), 99)])
+def test_a_forecast_that_stands_still_is_doubted_only_where_the_demand_moves(values, doubted):
+    plan = np.full((120, 1), 110.0)
+    controller = Watched(flat(values), PoolModel(10.0, 15.0), Thresholds(plan, plan), Insurance.of((20.0,), (), ()))
+    ordered, seen = np.array([11]), []
+    for i in range(120):
+        ordered = controller.step(i, ordered, ordered)
+        seen.append(int(ordered[0]))
+    assert controller.doubted[0] == pytest.approx(doubted, abs=3)
+    assert (max(seen) > 11) == bool(doubted)
+
+
 def test_a_path_that_does_not_move_is_still():
     path = np.concatenate([np.arange(30.0), np.full(40, 29.0), [30.0]])[:, None]
     found = still(path)[:, 0]

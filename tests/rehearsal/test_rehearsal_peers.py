@@ -125,9 +125,17 @@ def test_a_fallback_within_the_tolerance_holds():
 
 def test_a_failing_trigger_never_puts_to_sleep():
     known = [True] * 4 + [False] * 60
-    assert (orders(keda(), [0.0] * 64, SLEEPY, known=known) >= 0).all()
     seen = orders(keda(), [20.0] * 4 + [0.0] * 60, SLEEPY, known=known)
     assert (seen >= 1).all()
+
+
+def test_a_failing_trigger_wakes_nobody_but_a_fallback_does():
+    known = [True] * 40 + [False] * 24
+    assert (orders(keda(), [0.0] * 64, SLEEPY, known=known)[30:] == 0).all()
+    seen = orders(keda(fallback=Fallback.STATIC, fallback_replicas=3), [0.0] * 64, SLEEPY, known=known)
+    # the first poll that sees step 40 is at step 42, the third at step 46
+    assert (seen[30:46] == 0).all()
+    assert (seen[46:] >= 1).all()
 
 
 # --- AWS target tracking --------------------------------------------------------------------------------------------

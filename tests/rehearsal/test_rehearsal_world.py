@@ -8,7 +8,7 @@ from pyarrow import parquet
 from forecastle.errors import ConfigError
 from forecastle.rehearsal.aws import hourly_forecast
 from forecastle.rehearsal.bounds import Given
-from forecastle.rehearsal.faults import forecast_faults, steepest_rise, world_faults
+from forecastle.rehearsal.faults import account, forecast_faults, steepest_rise, world_faults
 from forecastle.rehearsal.hpa import Hpa
 from forecastle.rehearsal.keda import Fallback
 from forecastle.rehearsal.measures import COMPARED, Curve, compare, figures
@@ -84,6 +84,16 @@ def test_faults_strike_at_the_steepest_rise():
         "failed capacity": 120,
         "retry storm": 120,
     }
+
+
+@pytest.mark.parametrize(("steps", "lead_s"), [(12, 180.0), (40, 900.0), (2, 0.0)])
+def test_a_test_span_that_is_over_before_the_fault_could_strike_is_struck_at_its_end(steps, lead_s):
+    demand, pool = demand_of(np.full(steps, 30.0)), PoolModel(10.0, lead_s)
+    for trouble in world_faults(demand, pool).values():
+        if trouble is not None:
+            line = simulate(Hpa((0.7,), (60,)), demand, pool, trouble)
+            assert np.flatnonzero(trouble.struck).tolist() == [steps - 1]
+            assert account(line, 0, trouble.struck[demand.first :]).startswith("5 replicas before it, 5 to 5 until an hour")
 
 
 def test_forecast_faults():

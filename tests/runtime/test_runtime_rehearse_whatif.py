@@ -212,6 +212,15 @@ def test_what_cannot_be_compared_is_refused_with_the_fix(trace, files, tmp_path,
     assert not out.exists()
 
 
+@pytest.mark.parametrize("option", [("--lead-time", "60s"), ("--policies", "hpa")])
+def test_an_option_that_a_what_if_does_not_heed_is_refused(trace, files, tmp_path, option):
+    given = ["rehearse", "--trace", trace, "--config", files(), "--against", files(), "--out", tmp_path / "out", *option]
+    found = CliRunner().invoke(app, [str(part) for part in given])
+    assert found.exit_code != 0
+    assert "startup_s" in f"{found.output}{found.exception}"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
