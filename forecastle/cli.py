@@ -422,7 +422,7 @@ def rehearse(
 
         if policies or lead_time:
             raise ConfigError(
-                "a what-if plays two configurations of ours, with the startup_s of their pools; leave out --policies and --lead-time"
+                "a what-if plays two configurations, with the startup_s of their pools; leave out --policies and --lead-time"
             )
         whatif(
             trace,

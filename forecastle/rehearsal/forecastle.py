@@ -1,9 +1,10 @@
 """Our own policy in the closed loop: learned thresholds, the reactive floor beneath them, and a watch on both.
 
 The forecast may be wrong in any way: constant, ten times too large, not a number. A wrong forecast may cost money, never
-service. What lies beyond what a history can tell is `insurance`'s. Where the forecast is not a number, where it stands
-still though the demand moves, and for an hour after more was left unserved than its own risk allows, the reactive rule decides as well (what
-the HPA asks for at a target of 0.65, held for 5 minutes) and the larger wins. While the metric is missing nothing is removed.
+service. What lies beyond what a history can tell is `insurance`'s. Where the forecast is not a number, where it stands still
+though the demand moves, and for an hour after more was left unserved than its own risk allows, the reactive rule decides as
+well (what the HPA asks for at a target of 0.65, held for 5 minutes) and the larger wins. While the metric is missing nothing
+is removed.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Forecastle:
     ranked: tuple[str, ...] = ()
     name: str = "forecastle"
     notes: tuple[str, ...] = (
-        "Thresholds learned from this history by the rehearsal itself; what the worker would order under given settings, with its"
-        " model, floor and guards, is played by --config and --against.",
+        "Thresholds learned from this history by the rehearsal itself.",
+        "What the worker's planner orders is played by the policy planner, and under your settings by --config and --against.",
     )
 
     @property

@@ -50,7 +50,9 @@ class Keda:
     fallback: Fallback | None = None
     fallback_replicas: int = 1
     name: str = "keda"
-    notes: tuple[str, ...] = ("Pools that are rehearsed never sleep: they keep one replica, as KEDA does with a minimum of one.",)
+    notes: tuple[str, ...] = (
+        "Pools that are rehearsed never sleep: they keep one replica, as KEDA does with a minimum of one.",
+    )
 
     @property
     def knobs(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from forecastle.errors import ConfigError
 from forecastle.rehearsal.aws import AwsPredictive, TargetTracking
@@ -31,8 +31,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 }
 
 
-def policy_named(name: str) -> Policy:
-    """A fresh policy with its default sweep. Raises ConfigError with the names there are."""
-    if name not in POLICIES:
-        raise ConfigError(f"there is no policy '{name}'; choose from --policies {','.join(POLICIES)}")
-    return POLICIES[name]()
+def policy_named(name: str, more: Mapping[str, Callable[[], Policy]] | None = None) -> Policy:
+    """A fresh policy with its default sweep, of those here and ``more``. Raises ConfigError with the names there are."""
+    every = POLICIES | dict(more or {})
+    if name not in every:
+        raise ConfigError(f"there is no policy '{name}'; choose from --policies {','.join(every)}")
+    return every[name]()

@@ -25,6 +25,8 @@ from forecastle.rehearsal.measures import Curve, compare, figures, some_of
 from forecastle.rehearsal.policies import policy_named
 from forecastle.rehearsal.simulate import Policy, PoolModel, Timeline, simulate
 from forecastle.rehearsal.trace import STEP_S, Demand, Trace, auto_capacity, on_clock, read_trace
+from forecastle.runtime.rehearse_planner import NAME as PLANNER
+from forecastle.runtime.rehearse_planner import Planner
 from forecastle.runtime.rehearse_report import said, write_report
 
 SCHEMA = pa.schema(
@@ -57,7 +59,7 @@ def rehearse(
     ``capacity_per_replica`` is in the trace's unit; ``auto`` makes the train part's p99 need 60 replicas. Costs are in
     replica-hours. Raises ConfigError for a trace, series, policy or number that cannot be played.
     """
-    chosen = [policy_named(name) for name in dict.fromkeys(policies)]
+    chosen = [policy_named(name, {PLANNER: Planner}) for name in dict.fromkeys(policies)]
     if not chosen:
         raise ConfigError("there is no policy to rehearse; give --policies hpa,forecastle,oracle")
     history = read_trace(Path(trace), series)
