@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.affiliation import affiliation
 from benchmarks.nab_score import best_score, nab_score, probation, sigmoid
 from benchmarks.vus import events, period, softened, vus_pr
 
@@ -125,3 +126,36 @@ def test_best_threshold_is_found():
     best, cut = best_score([(WINDOW, score)])
     assert best == pytest.approx(100)
     assert 3.0 < cut <= 5.0
+
+
+def marked(n: int, *rows: int) -> np.ndarray:
+    return np.isin(np.arange(n), rows)
+
+
+@pytest.mark.parametrize(
+    ("label", "alert", "precision", "recall"),
+    [
+        ((4, 5), (4, 5), 1.0, 1.0),
+        ((4, 5), (), np.nan, 0.0),
+        # distances of the ten rows to the event: 4 3 2 1 0 0 1 2 3 4; three rows are as far as row 8, or farther
+        # rows no nearer to 4 than row 8 is: 0, 8, 9; to 5: 0, 1, 2, 8, 9
+        ((4, 5), (8,), 4 / 10, (3 / 10 + 5 / 10) / 2),
+        ((4, 5), (5,), 1.0, (9 / 10 + 1.0) / 2),
+        ((0,), (9,), 1 / 10, 1 / 10),
+        # two events own rows 0 to 4 and 5 to 9: the second has no alert
+        ((2, 7), (2,), 1.0, 0.5),
+        ((2, 7), (2, 9), (1.0 + 2 / 5) / 2, (1.0 + 2 / 5) / 2),
+    ],
+)
+def test_affiliation_by_hand(label: tuple[int, ...], alert: tuple[int, ...], precision: float, recall: float) -> None:
+    assert affiliation(marked(10, *label), marked(10, *alert)) == pytest.approx((precision, recall), nan_ok=True)
+
+
+def test_alerts_drawn_at_random_are_affiliated_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    found = [affiliation(marked(1000, *range(480, 520)), rng.random(1000) < 0.02)[0] for _ in range(200)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.03)
+
+
+def test_affiliation_without_events_is_unknown() -> None:
+    assert np.isnan(affiliation(np.zeros(10), np.ones(10))).all()
