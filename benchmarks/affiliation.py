@@ -17,10 +17,9 @@ Rows = npt.NDArray[np.int64]
 
 
 def affiliation(label: npt.ArrayLike, alert: npt.ArrayLike) -> tuple[float, float]:
-    """(precision, recall) of ``alert`` bool[n] against 0/1 ``label`` [n]: means over events, of the precision over those that
-    have an alert in their zone.
+    """(precision, recall) of ``alert`` bool[n] against 0/1 ``label`` [n], each a mean over events.
 
-    Precision is NaN without any such event, both are NaN without a label.
+    Precision is that of the events with an alert in their zone, NaN where there is none; both are NaN without a label.
     """
     truth, at = events(label), np.flatnonzero(np.asarray(alert))
     if not truth:
