@@ -37,11 +37,12 @@ class Recipe:
 
 
 def recipe(configs: Sequence[str], file: str, **parameters: Any) -> Recipe:
-    """``models/<file>.yaml`` of the first folder of ``configs`` that has one; ``parameters`` override its own.
+    """``models/<file>.yaml`` of the last of ``configs``, in it or beside it, that has one; ``parameters`` override its own.
 
     Raises ConfigError when there is none or it lacks an import string.
     """
-    tried = [Path(folder) / "models" / f"{file}.yaml" for folder in (*configs, str(CONFIGS))]
+    given = [path if path.is_dir() else path.parent for path in map(Path, reversed(configs))]
+    tried = [folder / "models" / f"{file}.yaml" for folder in (*given, CONFIGS)]
     path = next((path for path in tried if path.is_file()), None)
     if path is None:
         raise ConfigError(f"no model configuration '{file}'; write {tried[0]}")

@@ -33,9 +33,8 @@ from forecastle.detect.voices import CHOICES
 from forecastle.errors import Transient
 from forecastle.ports import Artifact
 from forecastle.predict.artifacts import sha256
-from forecastle.runtime.config import load
 from forecastle.runtime.inventory import resolve
-from forecastle.runtime.workshop import registry
+from forecastle.runtime.workshop import registry, settings_of
 from forecastle.settings import Settings, TrainSettings
 from forecastle.types import SeriesKey
 
@@ -184,7 +183,8 @@ async def train(
 
     Args:
         settings: the whole configuration as a mapping; when None, ``configs`` and ``flags`` are loaded.
-        configs: files and folders of configuration; models/*.yaml are looked for in these folders.
+        configs: files and folders of configuration; models/*.yaml are looked for in these folders and beside these files,
+            in the last first.
         flags: ``section.field=value``.
         history: a parquet or CSV file of samples; None reads the Kafka topics from their beginning.
         budget_s: wall seconds of training, of which the detector takes about a quarter; None: until the models stop improving.
@@ -195,7 +195,7 @@ async def train(
 
     Raises ConfigError, ModelRefused, RegistryUnavailable or BrokerUnavailable.
     """
-    chosen = Settings.model_validate(settings) if settings is not None else load([Path(c) for c in configs], flags=flags)
+    chosen = settings_of(settings, configs, flags)
     registry(chosen)
     step_ms, changes = round(chosen.window.step_s * 1000), parameters or {}
     makers = {"forecaster": chosen.predict.model, "detector": chosen.detect.model}

@@ -50,14 +50,18 @@ DEFAULT_FLAGS: list[str] = []
 
 
 def settings_from(config: list[Path], flags: list[str], *, look_up: bool = True) -> Settings:
-    """Settings of this invocation: ``--config`` (default: ./configs when it exists), environment, ``--set``.
+    """Settings of this invocation: ``--config`` (see `paths_of`), environment, ``--set``.
 
     With ``look_up`` in the price books, which commands about these books do without.
     """
     from forecastle.runtime.config import load
 
-    paths = config or ([Path("configs")] if Path("configs/base.yaml").exists() else [])
-    return load(paths, flags=flags, look_up=look_up)
+    return load(paths_of(config), flags=flags, look_up=look_up)
+
+
+def paths_of(config: list[Path]) -> list[Path]:
+    """``--config``, or ./configs when it exists."""
+    return config or ([Path("configs")] if Path("configs/base.yaml").exists() else [])
 
 
 def ledger_from(settings: Settings) -> SqlLedger:
@@ -161,8 +165,9 @@ def train(
     """Train forecaster and detector, export to ONNX, register; the flow of flows/train.py."""
     from forecastle.runtime.workshop import run_flow
 
-    told = str(history) if history else None
-    show(run_flow("flows.train:train", settings_from(config, flag), history=told, incidents=incidents))
+    told, settings = str(history) if history else None, settings_from(config, flag)
+    configs = [str(path) for path in paths_of(config)]
+    show(run_flow("flows.train:train", settings, configs=configs, history=told, incidents=incidents))
 
 
 @app.command()

@@ -8,14 +8,17 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 import pytest
+from click.testing import Result
 from mlflow import MlflowClient
 from pyarrow import parquet
+from typer.testing import CliRunner
 
 from flows.history import gridded
 from flows.recipes import recipe
 from flows.tracking import EXPERIMENT
 from flows.train import train
-from forecastle.errors import ConfigError
+from forecastle.cli import app
+from forecastle.errors import BrokerUnavailable, ConfigError
 from forecastle.predict.registry import DirectoryRegistry, MlflowRegistry
 from forecastle.settings import Settings
 from forecastle.types import Sample, Samples, SeriesKey
@@ -195,17 +198,48 @@ def test_an_unreadable_history_is_a_config_error(tmp_path: Path) -> None:
         run(str(tmp_path), tmp_path / "nowhere.parquet")
 
 
-def test_a_recipe_comes_from_the_first_folder_that_has_one(tmp_path: Path) -> None:
+def test_a_recipe_comes_from_the_last_folder_that_has_one(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "forecaster.yaml").write_text("train: a:b\nexport: c:d\nparameters: {horizon: 7}\n")
     mine = recipe([str(tmp_path)], "forecaster", width=9)
     assert (mine.train, mine.parameters) == ("a:b", {"horizon": 7, "width": 9})
+    later = tmp_path / "later"
+    (later / "models").mkdir(parents=True)
+    (later / "mine.yaml").write_text("{}\n")
+    (later / "models" / "forecaster.yaml").write_text("train: e:f\nexport: c:d\n")
+    assert recipe([str(tmp_path), str(later)], "forecaster").train == "e:f"
+    assert recipe([str(later), str(tmp_path)], "forecaster").train == "a:b"
+    assert recipe([str(tmp_path), str(later / "mine.yaml")], "forecaster").train == "e:f", "models lie beside a file too"
     assert recipe([str(tmp_path)], "detector").train == "models.reconstruct:train"
     with pytest.raises(ConfigError, match="no model configuration 'other'"):
         recipe([str(tmp_path)], "other")
     (tmp_path / "models" / "forecaster.yaml").write_text("train: a:b\n")
     with pytest.raises(ConfigError, match="lacks export"):
         recipe([str(tmp_path)], "forecaster")
+
+
+def command(*words: str) -> Result:
+    return CliRunner().invoke(app, ["train", *words])
+
+
+def test_the_command_line_has_recipes_from_the_configuration_it_is_given(tmp_path: Path, history: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "base.yaml").write_text("detect: {model: ''}\npredict: {horizon: 10, season: 60}\n")
+    recipe = {"train": "models.patch_mixer:train", "export": "models.patch_mixer:export", "parameters": {**TINY, "steps": 2}}
+    (tmp_path / "models" / "forecaster.yaml").write_text(json.dumps(recipe))
+    registry = tmp_path / "registry"
+    done = command("--history", str(history), "--config", str(tmp_path), "--set", f"predict.registry={registry}")
+    assert done.exit_code == 0, done.output
+    assert DirectoryRegistry(registry).pull("forecaster", "1", tmp_path / "cache").manifest["look_back"] == TINY["look_back"]
+
+
+def test_the_command_line_keeps_the_password_of_kafka(tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORECASTLE_INTAKE__SASL_PASSWORD", "hunter2")
+    kafka = {"bootstrap": f"127.0.0.1:{free_port}", "security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN"}
+    told = {**{f"intake.{name}": value for name, value in kafka.items()}, "intake.sasl_username": "u"}
+    flags = [word for name, value in told.items() for word in ("--set", f"{name}={value}")]
+    done = command(*flags, "--set", f"predict.registry={tmp_path}")
+    assert isinstance(done.exception, BrokerUnavailable), "it went as far as asking the broker"
 
 
 def test_the_grid_is_the_windows_grid() -> None:
