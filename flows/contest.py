@@ -1,10 +1,10 @@
-"""The newcomer against the champion: both measured on the frozen tail, the better one serves."""
+"""The newcomer against the champion: measured on the frozen tail, published, and judged by the rule of `flows.verdict`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +15,7 @@ from flows.leaderboard import CHALLENGER, CHAMPION, LAST, SEASONAL, Leaderboard,
 from flows.recipes import Recipe
 from flows.rolling import Answer
 from flows.tracking import RunRecord, log_run
+from flows.verdict import MAX_CHANGE, Findings, compared, opponents, rolled
 from forecastle.errors import ConfigError, ModelRefused, NotFound
 from forecastle.ports import Artifact
 from forecastle.predict.artifacts import sha256
@@ -59,11 +60,12 @@ class Exported:
 
 
 def enter(settings: Settings, made: Exported, cache: Path) -> dict[str, Any]:
-    """Measure, log, publish; point the alias at it when there is no champion or it beats the champion.
+    """Measure, log, publish; point the alias at it when there is no champion or nothing speaks against it.
 
     Where ``train.shadow_h`` asks for a shadow, only `promote` may take the champion's place.
 
-    Returns version, ``promoted``, ``loss`` and the metrics, and the champion's version and loss. Raises RegistryUnavailable.
+    Returns version, ``promoted`` with the ``reasons`` against it and ``notes`` of what was not looked at, ``loss`` and the
+    metrics, and the champion's version and loss. Raises RegistryUnavailable.
     """
     store, alias, name = registry(settings), settings.predict.alias, made.fitted.name
     loss, metrics = made.measure(made.path, made.manifest)
@@ -81,11 +83,38 @@ def enter(settings: Settings, made: Exported, cache: Path) -> dict[str, Any]:
         pages = {"leaderboard": board.page()} if board else {}
         log_run(settings.predict.registry, name, RunRecord(given, everything, made.fitted.curve, tables, pages))
     version = store.publish(name, made.path, dict(made.manifest), metrics)
-    better = before is None or (loss < before[1] and settings.train.shadow_h == 0)
-    if better:
+    found = _against(settings, made, artifact, version, (loss, before[1] if before else loss))
+    if not found.reasons:
         store.promote(name, version, alias)
-    row = {"version": version, "promoted": better, "loss": loss, **metrics, "parity": made.manifest["parity"]}
+    row = {"version": version, "promoted": not found.reasons, "reasons": list(found.reasons), "notes": list(found.notes)}
+    row = {**row, "loss": loss, **metrics, "parity": made.manifest["parity"]}
     return {**row, "champion": before[0], "champion_loss": before[1]} if before else row
+
+
+def _against(
+    settings: Settings, made: Exported, present: Artifact | None, version: str, losses: tuple[float, float]
+) -> Findings:
+    """What speaks against the newcomer; ``losses`` are its own and the champion's on the frozen tail."""
+    name, kind = made.fitted.name, made.manifest.get("kind")
+    candidate = Artifact(name, version, made.path, sha256(made.path), dict(made.manifest))
+    try:
+        pair = opponents(settings, candidate, present) if kind == "forecaster" else None
+    except ModelRefused as error:
+        return Findings((str(error),))
+    if present is None or (kind == "forecaster" and pair is None):
+        return Findings()
+    metric = "tail_pinball" if kind == "forecaster" else "tail_loss"
+    found = compared({metric: losses[0]}, {metric: losses[1]}, "on the frozen tail", settings.train.margin)
+    if settings.train.shadow_h > 0:
+        later = f"it waits for its shadow (train.shadow_h); after that: forecastle models promote {name} {version}"
+        found = replace(found, reasons=(*found.reasons, later))
+    if pair is None:
+        return found
+    share = made.tail / made.history.values.shape[1]
+    try:
+        return rolled(settings, made.history, pair, MAX_CHANGE, tail=share, where="on the frozen tail", found=found)
+    except ConfigError as error:
+        return replace(found, reasons=(*found.reasons, f"it cannot be compared with the champion: {error}"))
 
 
 def _present(store: Any, name: str, alias: str, made: Exported, cache: Path) -> Artifact | None:

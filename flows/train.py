@@ -1,4 +1,4 @@
-"""The train flow: history in, two registered models out. The better model serves; the frozen tail of the history decides.
+"""The train flow: history in, two registered models out. A newcomer serves if it is better on the frozen tail, within bounds.
 
 Runs on a schedule, after drift, or by hand (``forecastle train``). Nothing is promoted that was not exported, proved equal to
 what was trained, and measured on slots that neither it nor the choice of its weights has seen.
@@ -163,7 +163,7 @@ async def export(
 
 @task(name="register", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2, retry_condition_fn=transient)
 async def register(settings: Settings, made: Exported, cache: Path) -> dict[str, Any]:
-    """Measure, log, publish; point the alias at it when there is no champion or it beats the champion on the frozen tail."""
+    """Measure, log, publish; point the alias at it when there is no champion or nothing speaks against it."""
     return await asyncio.to_thread(enter, settings, made, cache)
 
 
@@ -222,8 +222,10 @@ async def train(
             else:
                 fitted = await fit_detector(makers[file], made, seen, deadline_s)
             exported = await export(fitted, Path(folder), whole, tail, lesson, demand=demand)
-            rows[makers[file]] = await register(chosen, exported, Path(folder) / "champions")
-            get_run_logger().info("%s: %s", makers[file], rows[makers[file]])
+            row = rows[makers[file]] = await register(chosen, exported, Path(folder) / "champions")
+            get_run_logger().info("%s: %s", makers[file], row)
+            for told in (*row["reasons"], *row["notes"]):
+                get_run_logger().warning("%s %s: %s", makers[file], row["version"], told)
     return rows
 
 

@@ -167,7 +167,11 @@ def train(
 
     told, settings = str(history) if history else None, settings_from(config, flag)
     configs = [str(path) for path in paths_of(config)]
-    show(run_flow("flows.train:train", settings, configs=configs, history=told, incidents=incidents))
+    rows = run_flow("flows.train:train", settings, configs=configs, history=told, incidents=incidents)
+    show(rows)
+    for name, row in rows.items():
+        for reason in row["reasons"]:
+            typer.echo(f"{name} {row['version']} does not serve: {reason}", err=True)
 
 
 @app.command()
@@ -218,7 +222,7 @@ def models_promote(
     name: str,
     version: str,
     *,
-    history: Annotated[Path | None, typer.Option(help="long parquet to compare both on")] = None,
+    history: Annotated[Path | None, typer.Option(help="long parquet to compare both on; default: read it from Kafka")] = None,
     force: Annotated[bool, typer.Option("--force", help="whatever the comparison says")] = False,
     config: Config = DEFAULT_CONFIG,
     flag: Flags = DEFAULT_FLAGS,
@@ -230,6 +234,8 @@ def models_promote(
     settings = settings_from(config, flag)
     found = run_flow("flows.promote:promote", settings, name=name, version=version, history=told, force=force)
     for reason in found["reasons"]:
+    for note in found["notes"]:
+        typer.echo(f"note: {note}", err=True)
         typer.echo(f"against it: {reason}", err=True)
     if not found["promoted"]:
         raise typer.Exit(1)

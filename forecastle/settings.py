@@ -362,7 +362,9 @@ class TrainSettings(Room):
     )
     executor: Literal["processes", "ray"] = Field("processes", description="what trains them; ray if it is installed")
     margin: float = Field(
-        0.01, description="share by which a candidate's error may exceed the champion's; below 0: must be better"
+        0.01,
+        lt=1,
+        description="share of the champion's error by which a candidate's must be smaller; below 0: it may be larger by that",
     )
     shadow_h: float = Field(0.0, ge=0, description="hours measured since its training that a candidate is tried on; 0: none")
     max_capacity_change: Positive = Field(

@@ -1,7 +1,8 @@
-"""A candidate takes the champion's place only when it is no worse and no stranger, or when a human insists."""
+"""A candidate takes the champion's place only when it is better by a margin and no stranger, or when a human insists."""
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ import tiny_models
 from flows.promote import promote
 from forecastle.cli import app
 from forecastle.errors import ConfigError, NotFound
+from forecastle.intake.publish import publish, read_samples
 from forecastle.predict.registry import DirectoryRegistry, MlflowRegistry
+from forecastle.runtime.broker import LocalBroker
+from forecastle.settings import IntakeSettings
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 HERE = {"series": 2, "slots": 900, "end": 1_767_225_600_000}
@@ -63,10 +67,11 @@ def shop(tmp_path: Path) -> Shop:
     return made
 
 
-def drift(path: Path, growth: float) -> str:
-    """A history in which every step is ``growth`` times the one before."""
+def drift(path: Path, growth: float, newest: float | None = None) -> str:
+    """A history in which every step is ``growth`` times the one before, ``newest`` times in its newest two hours."""
     slots = 400
-    value = np.concatenate([100.0 * growth ** np.arange(slots), 1000.0 * growth ** np.arange(slots)])
+    steps = np.where(np.arange(slots) < slots - 120, growth, growth if newest is None else newest)
+    value = np.concatenate([100.0 * np.cumprod(steps), 1000.0 * np.cumprod(steps)])
     columns = {
         "workload": np.repeat(["shop", "api"], slots),
         "metric": ["load"] * (2 * slots),
@@ -85,15 +90,17 @@ def test_the_first_model_needs_no_comparison(tmp_path: Path) -> None:
     assert shop.champion() == version
 
 
-@pytest.mark.parametrize(("error", "promoted"), [(1.5, True), (2.0, True), (2.019, True), (2.1, False)])
-def test_a_candidate_must_match_the_champion(shop: Shop, error: float, promoted: bool) -> None:
+@pytest.mark.parametrize(("error", "promoted"), [(1.5, True), (1.979, True), (1.99, False), (2.1, False)])
+def test_a_candidate_must_be_better_than_the_champion(shop: Shop, error: float, promoted: bool) -> None:
     version = shop.publish({"tail_pinball": error, "other": 0.0}, lift=0.01)
     decision = shop.promote(version)
     assert decision["promoted"] is promoted
     assert shop.champion() == (version if promoted else "1")
     assert decision["errors"] == {"tail_pinball": (error, 2.0)}, "only errors are compared"
     if not promoted:
-        assert decision["reasons"] == ("tail_pinball 2.1 as published is worse than the champion's 2",)
+        word = "is not enough beside" if error < 2 else "is worse than"
+        told = f"tail_pinball {error:.4g} as published {word} the champion's 2, which it must beat by 1.0%"
+        assert decision["reasons"] == (told,)
 
 
 def test_a_stranger_is_refused_however_good(shop: Shop) -> None:
@@ -222,7 +229,37 @@ def test_a_candidate_that_fails_in_its_shadow_is_refused_whatever_was_published(
     trained = {**HERE, "end": HERE["end"] - 2 * 3_600_000, "tail": 0}
     version = shop.publish({"tail_pinball": 0.0}, lift=-0.1, trained=trained)
     reasons = shop.promote(version, history=history)["reasons"]
-    assert "in its shadow of 2.0 h is worse than the champion's" in reasons[0]
+    assert any("in its shadow of 2.0 h is worse than the champion's" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("lift", "newest", "against"),
+    [(0.08, 1.005, []), (0.08, 0.995, ["in its shadow of 2.0 h"]), (-0.08, 0.995, ["on the history's tail"])],
+)
+def test_a_shadow_is_asked_for_beside_the_frozen_set(shop: Shop, lift: float, newest: float, against: list[str]) -> None:
+    """Who says that demand rises was right before its shadow, and is wrong within it where demand falls there."""
+    history = drift(shop.folder / "history.parquet", 1.005, newest)
+    shadowed(shop, shadow_h=1.0)
+    trained = {**HERE, "end": HERE["end"] - 2 * 3_600_000, "tail": 0}
+    decision = shop.promote(shop.publish({}, lift=lift, trained=trained), history=history)
+    errors = [reason for reason in decision["reasons"] if reason.startswith("crps")]
+    assert [where for where in ("in its shadow of 2.0 h", "on the history's tail") if where in " ".join(errors)] == against
+    assert decision["promoted"] is (not against), decision
+    assert {"crps", "shadow_crps"} <= set(decision["errors"]), "both are shown"
+
+
+def test_the_frozen_set_is_what_neither_has_learned_from(shop: Shop) -> None:
+    """Demand fell in the newest two hours: only whoever is judged there alone sees that rising is wrong."""
+    history = drift(shop.folder / "history.parquet", 1.005, 0.995)
+    before = {**HERE, "end": HERE["end"] - 40 * 60_000}
+    first = shop.publish({}, lift=0.0, trained=before)
+    shop.store.promote("forecaster", first, "champion")
+    fresh = shop.promote(shop.publish({}, lift=-0.08, trained=before), history=history)
+    assert fresh["promoted"], fresh
+    assert not any("may have learned" in note for note in fresh["notes"])
+    shop.store.promote("forecaster", first, "champion")
+    stale = shop.promote(shop.publish({}, lift=-0.08, trained=HERE), history=history)
+    assert any("may have learned from the history's tail" in note for note in stale["notes"])
 
 
 def test_a_better_candidate_may_not_double_the_bill(shop: Shop) -> None:
@@ -240,13 +277,44 @@ def test_a_better_candidate_may_not_double_the_bill(shop: Shop) -> None:
     assert shop.promote(version, history=history)["promoted"]
 
 
+def test_without_a_history_the_capacity_is_said_to_be_unchecked(shop: Shop, free_port: int) -> None:
+    shadowed(shop)
+    shop.settings["intake"] = {"bootstrap": f"127.0.0.1:{free_port}"}
+    decision = shop.promote(shop.publish({"tail_pinball": 1.0}, lift=0.01))
+    assert decision["promoted"]
+    assert len(decision["notes"]) == 1
+    assert decision["notes"][0].startswith("the change of recommended capacity was not checked: ")
+    assert str(free_port) in decision["notes"][0]
+
+
+def test_workloads_that_a_history_does_not_know_are_named(shop: Shop) -> None:
+    shadowed(shop)
+    shop.settings["fleet"]["workloads"][0]["demands"][0]["metric"] = "other"
+    decision = shop.promote(shop.publish({}, lift=0.08), history=drift(shop.folder / "history.parquet", 1.005))
+    assert "not checked: the history holds no demand of shop" in decision["notes"][0]
+
+
+@pytest.mark.broker
+def test_without_a_file_the_history_comes_from_kafka(shop: Shop, broker: LocalBroker, topic_name: Callable[[str], str]) -> None:
+    topic = topic_name("promote")
+    told = {"bootstrap": broker.bootstrap, "topics": [topic], "codecs": {topic: "json"}, "dead_letter_topic": f"{topic}-dead"}
+    publish(read_samples(Path(drift(shop.folder / "history.parquet", 1.02))), IntakeSettings(**told), topic=topic)
+    shadowed(shop)
+    shop.settings["intake"] = told
+    decision = shop.promote(shop.publish({"tail_pinball": 0.0}, lift=0.4))
+    assert not decision["promoted"]
+    assert "shop would be recommended" in decision["reasons"][0]
+    assert "crps" in decision["errors"]
+
+
 @pytest.mark.parametrize(
     ("margin", "error", "says"),
     [
-        (0.1, 2.19, ""),
-        (0.1, 2.21, "tail_pinball 2.21 as published is worse than the champion's 2"),
-        (-0.05, 1.89, ""),
-        (-0.05, 1.95, "tail_pinball 1.95 as published is not enough beside the champion's 2, which it must beat by 5.0%"),
+        (-0.1, 2.19, ""),
+        (-0.1, 2.21, "tail_pinball 2.21 as published is worse than the champion's 2 by more than 10.0%"),
+        (0.0, 2.0, ""),
+        (0.05, 1.89, ""),
+        (0.05, 1.95, "tail_pinball 1.95 as published is not enough beside the champion's 2, which it must beat by 5.0%"),
     ],
 )
 def test_the_margin_is_a_setting(shop: Shop, margin: float, error: float, says: str) -> None:
@@ -271,6 +339,8 @@ def test_detectors_are_compared_by_what_was_published(shop: Shop) -> None:
     assert shop.promote(first, "detector")["promoted"]
     worse = shop.publish({"tail_loss": 1.5}, kind="detector", gain=2.0)
     assert "tail_loss 1.5" in shop.promote(worse, "detector")["reasons"][0]
+    history = drift(shop.folder / "history.parquet", 1.001)
+    assert "on the history's tail" in shop.promote(worse, "detector", history=history)["reasons"][0]
     better = shop.publish({"tail_loss": 0.5}, kind="detector", gain=3.0)
     assert shop.promote(better, "detector")["promoted"]
     broken = shop.publish({"tail_loss": 0.1}, kind="detector", manifest={"channels": "many"})
@@ -297,13 +367,16 @@ def test_the_decision_is_kept_in_prefect_and_mlflow(tmp_path: Path) -> None:
     told = [text for text in asyncio.run(kept()) if "tail_pinball 3 as published is worse than the champion's 2" in text]
     assert len(told) == 1
     assert told[0].startswith("# forecaster 2: refused")
+    assert "- note: the change of recommended capacity was not checked: the settings name no workloads" in told[0]
 
 
 def test_the_command_line_asks_the_flow(shop: Shop) -> None:
     worse, better = shop.publish({"tail_pinball": 9.0}, lift=0.01), shop.publish({"tail_pinball": 1.0}, lift=0.01)
     refused = shop.run(worse)
     assert (refused.exit_code, refused.stdout) == (1, "")
-    assert refused.stderr.splitlines()[-1] == "against it: tail_pinball 9 as published is worse than the champion's 2"
+    told = "against it: tail_pinball 9 as published is worse than the champion's 2, which it must beat by 1.0%"
+    assert refused.stderr.splitlines()[-1] == told
+    assert "note: the change of recommended capacity was not checked" in refused.stderr
     assert shop.champion() == "1"
     done = shop.run(better)
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"forecaster@champion: 1 -> {better}")

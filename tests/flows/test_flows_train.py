@@ -130,6 +130,7 @@ def test_a_worse_model_is_registered_but_does_not_serve_and_a_better_one_does(tm
     worse = run(folder, history, steps=1)["forecaster"]
     assert not worse["promoted"]
     assert worse["champion"] == first["version"] == "1"
+    assert "is worse than the champion's" in worse["reasons"][0]
     assert worse["loss"] > worse["champion_loss"] == pytest.approx(first["loss"])
     assert DirectoryRegistry(Path(folder)).resolve("forecaster", "champion") == "1"
     better = run(folder, history, steps=400)["forecaster"]
