@@ -1,4 +1,7 @@
-"""The backtest flow: the champion and the stand-in rolled over a history's tail, as numbers and as one page."""
+"""The backtest flow: the champion and its peers rolled over a history's tail, by series and cohort, as numbers and one page.
+
+The peers are seasonal naive, which serves when no model does, the last value, and exponential smoothing or Theta by series.
+"""
 
 from __future__ import annotations
 
@@ -18,26 +21,37 @@ from prefect.cache_policies import NO_CACHE
 from flows import rolling
 from flows.champion import admitted, champion, stand_in
 from flows.history import History, read_history
+from flows.leaderboard import LAST, SEASONAL, last_value
 from forecastle.outlets.page import Page
+from forecastle.predict.members import Members
 from forecastle.predict.naive import QUANTILES
 from forecastle.runtime.workshop import registry, settings_of
 from forecastle.settings import Settings
-from forecastle.types import Floats32, Ints
+from forecastle.types import Floats, Floats32, Ints, Windows
+from models.statistical import shared
 
 ORIGINS = 48
 TAIL = 0.2
-STAND_IN = "seasonal naive"
+STATISTICAL = "ETS or Theta"
+SHOWN = 50
+"""Rows of a table on the page; metrics.json has them all."""
+SIZES = ("small", "medium", "large")
 
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """``forecasts`` float32[o, n, h, q] of each model at the columns ``at`` of the history, ``actual`` [o, n, h], scores."""
+    """``forecasts`` float32[o, n, h, q] of each model at the columns ``at`` of the history, ``actual`` [o, n, h], scores.
+
+    ``size`` [n] is what errors are divided by.
+    """
 
     history: History
     at: Ints
     actual: Floats32
+    size: Floats
     forecasts: Mapping[str, Floats32]
     scores: Mapping[str, rolling.Score]
+    series: Mapping[str, rolling.BySeries]
 
 
 def rolled(settings: Settings, history: History, answers: Mapping[str, rolling.Answer], *, tail: float, count: int) -> Rolled:
@@ -47,23 +61,63 @@ def rolled(settings: Settings, history: History, answers: Mapping[str, rolling.A
     actual = rolling.actuals(history, at, horizon)
     size = rolling.scale(history, int(at[0]), settings.predict.season)
     forecasts = {name: rolling.roll(history, at, answer, settings.window.look_back) for name, answer in answers.items()}
-    scores = {name: rolling.score(said, actual, size, QUANTILES) for name, said in forecasts.items()}
-    return Rolled(history, at, actual, forecasts, scores)
+    scores = {name: rolling.score(said[:, :, :horizon], actual, size, QUANTILES) for name, said in forecasts.items()}
+    series = {name: rolling.by_series(said[:, :, :horizon], actual, size, QUANTILES) for name, said in forecasts.items()}
+    return Rolled(history, at, actual, size, forecasts, scores, series)
+
+
+def cohorts(result: Rolled) -> list[dict[str, Any]]:
+    """A row for each metric, workload and third of the series by size, with the mean errors of each model over its series."""
+    keys, values = result.history.keys, result.history.values[:, : int(result.at[0]) + 1]
+    known = np.isfinite(values)
+    level = np.where(known, np.abs(values), 0.0).sum(1) / np.maximum(known.sum(1), 1)
+    third = np.empty(len(keys), np.int64)
+    third[np.argsort(level, kind="stable")] = np.arange(len(keys)) * len(SIZES) // max(len(keys), 1)
+    names = {"metric": [key.metric for key in keys], "workload": [key.workload for key in keys]}
+    names["size"] = [SIZES[i] for i in third.tolist()]
+    rows = []
+    for by, told in names.items():
+        for cohort in sorted(set(told), key=SIZES.index if by == "size" else None):
+            of = np.flatnonzero([name == cohort for name in told])
+            models = {model: one.of(of) for model, one in result.series.items()}
+            rows.append({"by": by, "cohort": cohort, "series": len(of), "models": models})
+    return rows
+
+
+def statistical(past: History, horizon: int) -> rolling.Answer:
+    """Exponential smoothing or Theta, whichever of a grid erred least in ``past``; the last value where it says nothing."""
+    rows = np.flatnonzero(past.mask.any(axis=1))
+    keys = [past.keys[i] for i in rows]
+    members = Members([one.told() for one in shared(keys, past.values[rows].astype(np.float64), past.mask[rows], horizon)])
+
+    def answer(windows: Windows) -> Floats32:
+        said = last_value(windows, horizon)
+        members.replace(said, windows, QUANTILES)
+        return said
+
+    return answer
 
 
 @task(name="roll-models", cache_policy=NO_CACHE)
 async def roll(settings: Settings, history: str, tail: float, count: int) -> Rolled:
-    """The champion, when there is one, and the stand-in over the history's tail."""
+    """The champion, when there is one, and its peers over the history's tail."""
     return await asyncio.to_thread(_roll, settings, history, tail, count)
 
 
-def _roll(settings: Settings, history: str, tail: float, count: int) -> Rolled:
-    answers: dict[str, rolling.Answer] = {STAND_IN: partial(stand_in, settings)}
+def _roll(settings: Settings, file: str, tail: float, count: int) -> Rolled:
+    history, horizon = read_history(settings, file), settings.predict.horizon
+    answers: dict[str, rolling.Answer] = {}
     if settings.predict.registry and settings.predict.model:
         found = champion(settings, registry(settings), settings.predict.model)
         if found is not None:
-            answers = {f"{found.name} {found.version}": admitted(settings, found).infer, **answers}
-    return rolled(settings, read_history(settings, history), answers, tail=tail, count=count)
+            answers[f"{found.name} {found.version}"] = admitted(settings, found).infer
+    first = int(rolling.origins(history, horizon, tail=tail, count=count)[0])
+    answers |= {
+        SEASONAL: partial(stand_in, settings),
+        LAST: partial(last_value, horizon=horizon),
+        STATISTICAL: statistical(history.before(history.values.shape[1] - 1 - first), horizon),
+    }
+    return rolled(settings, history, answers, tail=tail, count=count)
 
 
 @task(name="write-backtest", cache_policy=NO_CACHE)
@@ -76,6 +130,8 @@ async def write(result: Rolled, out: str) -> dict[str, Any]:
         "origins": len(result.at),
         "quantiles": list(QUANTILES),
         "models": {name: asdict(score) for name, score in result.scores.items()},
+        "cohorts": cohorts(result),
+        "per_series": _per_series(result),
     }
     text = json.dumps(metrics, indent=1)
     (folder / "metrics.json").write_text(text, "utf-8")
@@ -84,8 +140,15 @@ async def write(result: Rolled, out: str) -> dict[str, Any]:
     return told
 
 
+def _per_series(result: Rolled) -> list[dict[str, Any]]:
+    return [
+        {"series": str(key), "models": {name: one.of(np.array([row])) for name, one in result.series.items()}}
+        for row, key in enumerate(result.history.keys)
+    ]
+
+
 def report(result: Rolled) -> Page:
-    """Errors, calibration, error by step ahead, and the series that was forecast worst."""
+    """Errors, calibration, error by step ahead, errors by cohort and series, and the series that was forecast worst."""
     models, steps = list(result.scores), np.arange(1, result.actual.shape[2] + 1)
     page = Page("Backtest", f"{len(result.history.keys)} series from {len(result.at)} origins, {len(steps)} steps ahead")
     page.figures({f"CRPS, {name}": score.crps for name, score in result.scores.items()})
@@ -100,12 +163,38 @@ def report(result: Rolled) -> Page:
     page.table(["quantile", *models], rows)
     page.heading("Error by step ahead")
     page.curves("MASE", {n: (steps.tolist(), list(s.mase_by_step)) for n, s in result.scores.items()}, "steps ahead", "MASE")
+    _tables(page, result, models[0])
     _worst(page, result, models[0])
     return page
 
 
+def _tables(page: Page, result: Rolled, model: str) -> None:
+    """Errors of every cohort and series, those worst forecast by ``model`` first."""
+
+    def crps(row: dict[str, Any]) -> float:
+        told = row["models"][model]["crps"]
+        return -1.0 if told is None else float(told)
+
+    def cells(row: dict[str, Any]) -> list[Any]:
+        first = row["models"][model]
+        return [*(told["crps"] for told in row["models"].values()), first["mase"], first["cover_90"]]
+
+    columns = [*(f"CRPS, {name}" for name in result.series), f"MASE, {model}", f"within 90 %, {model}"]
+    every = cohorts(result)
+    for by in ("metric", "workload", "size"):
+        rows = [row for row in every if row["by"] == by]
+        page.heading(f"Errors by {by}")
+        page.text("" if len(rows) <= SHOWN else f"The worst {SHOWN} of {len(rows)}; metrics.json has them all.")
+        shown = rows if by == "size" else sorted(rows, key=crps, reverse=True)[:SHOWN]
+        page.table([by, "series", *columns], [[row["cohort"], row["series"], *cells(row)] for row in shown])
+    rows = sorted(_per_series(result), key=crps, reverse=True)
+    page.heading("Errors by series")
+    page.text("" if len(rows) <= SHOWN else f"The worst {SHOWN} of {len(rows)}; metrics.json has them all.")
+    page.table(["series", *columns], [[row["series"], *cells(row)] for row in rows[:SHOWN]])
+
+
 def _worst(page: Page, result: Rolled, model: str) -> None:
-    """The series with the largest median error, one step ahead of each origin."""
+    """The series whose median erred most for its size, one step ahead of each origin."""
     middle = QUANTILES.index(0.5)
     said, came = result.forecasts[model][:, :, 0], result.actual[:, :, 0]
     error = np.abs(came - said[..., middle])
@@ -113,7 +202,7 @@ def _worst(page: Page, result: Rolled, model: str) -> None:
     if not known.any():
         return
     mean = np.where(known, error, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-    row = int(np.argmax(mean))
+    row = int(np.argmax(mean / result.size))
     end = result.history.end - (result.history.values.shape[1] - 2 - result.at) * result.history.step_ms
     lines = {"measured": came[:, row].astype(np.float64), "median": said[:, row, middle].astype(np.float64)}
     edges = said[:, row, QUANTILES.index(0.05)], said[:, row, QUANTILES.index(0.95)]
@@ -132,7 +221,7 @@ async def backtest(
     tail: float = TAIL,
     count: int = ORIGINS,
 ) -> dict[str, Any]:
-    """Roll the champion over the last ``tail`` of ``history`` (a file) from ``count`` origins.
+    """Roll the champion and its peers over the last ``tail`` of ``history`` (a file) from ``count`` origins.
 
     ``settings`` wins over ``configs`` and ``flags``. Writes metrics.json and report.html to ``out`` and returns the metrics.
     """

@@ -12,7 +12,7 @@ import numpy as np
 
 from flows.history import History
 from forecastle.errors import ConfigError
-from forecastle.types import Floats, Floats32, Ints, Windows
+from forecastle.types import Floats, Floats32, Ints, Mask, Windows
 
 Answer = Callable[[Windows], Floats32]
 """Windows to quantiles float32[n, h, q]."""
@@ -95,19 +95,60 @@ def score(forecast: Floats32, actual: Floats32, size: Floats, levels: tuple[floa
     step = np.broadcast_to(np.arange(actual.shape[2]), actual.shape)[known]
     by_step = np.bincount(step, middle, actual.shape[2]) / np.maximum(np.bincount(step, minlength=actual.shape[2]), 1)
     return Score(
-        crps=_integrated((loss / unit[:, None]).mean(0), q),
+        crps=float(_integrated((loss / unit[:, None]).mean(0), q)),
         mase=float(middle.mean()),
-        wql=_integrated(loss.sum(0), q) / max(float(np.abs(came).sum()), 1e-12),
+        wql=float(_integrated(loss.sum(0), q)) / max(float(np.abs(came).sum()), 1e-12),
         pinball=tuple((loss / unit[:, None]).mean(0).tolist()),
         coverage=tuple((error <= 0).mean(0).tolist()),
         mase_by_step=tuple(by_step.tolist()),
     )
 
 
-def _integrated(loss: Floats, q: Floats) -> float:
-    """Twice the integral over the levels 0 to 1; the loss vanishes at both ends."""
-    x, y = np.concatenate([[0.0], q, [1.0]]), np.concatenate([[0.0], loss, [0.0]])
-    return float(2 * np.trapezoid(y, x))
+@dataclass(frozen=True, slots=True)
+class BySeries:
+    """Of one forecaster, float64[n] each, NaN where nothing was measured: errors as in `Score`.
+
+    ``cover_90`` is the share of what came that lay between the quantiles 0.05 and 0.95.
+    """
+
+    crps: Floats
+    mase: Floats
+    cover_90: Floats
+
+    def of(self, rows: Ints) -> dict[str, float | None]:
+        """Means over the series ``rows``; None where nothing was measured in any of them."""
+        told: dict[str, float | None] = {}
+        for name in ("crps", "mase", "cover_90"):
+            values = getattr(self, name)[rows]
+            known = values[np.isfinite(values)]
+            told[name] = float(known.mean()) if len(known) else None
+        return told
+
+
+def by_series(forecast: Floats32, actual: Floats32, size: Floats, levels: tuple[float, ...]) -> BySeries:
+    """`score` for each series of ``forecast`` [o, n, h, q] alone."""
+    known = np.isfinite(actual)
+    count = known.sum((0, 2)).astype(np.float64)
+    came = np.where(known, actual, 0.0).astype(np.float64)
+
+    def mean(values: Floats | Mask) -> Floats:
+        total = np.where(known, values, 0.0).sum((0, 2))
+        return np.asarray(np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0))
+
+    loss = np.empty((len(count), len(levels)))
+    for i, level in enumerate(levels):
+        error = came - forecast[..., i]
+        loss[:, i] = mean(np.maximum(level * error, (level - 1) * error))
+    middle = int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
+    low, high = (forecast[..., levels.index(level)] for level in (0.05, 0.95))
+    within = mean((low <= came) & (came <= high))
+    return BySeries(_integrated(loss, np.asarray(levels)) / size, mean(np.abs(came - forecast[..., middle])) / size, within)
+
+
+def _integrated(loss: Floats, q: Floats) -> Floats:
+    """Twice the integral of ``loss`` [..., q] over the levels 0 to 1; the loss vanishes at both ends."""
+    ends = [(0, 0)] * (loss.ndim - 1) + [(1, 1)]
+    return np.asarray(2 * np.trapezoid(np.pad(loss, ends), np.concatenate([[0.0], q, [1.0]]), axis=-1))
 
 
 def change(before: Floats32, after: Floats32, size: Floats) -> float:

@@ -181,10 +181,11 @@ def backtest(
     config: Config = DEFAULT_CONFIG,
     flag: Flags = DEFAULT_FLAGS,
 ) -> None:
-    """Roll the champion over history and report errors and coverage; the flow of flows/backtest.py."""
+    """Roll the champion and its peers over history; errors and coverage by series and cohort; the flow of flows/backtest.py."""
     from forecastle.runtime.workshop import run_flow
 
-    show(run_flow("flows.backtest:backtest", settings_from(config, flag), history=str(history), out=str(out)))
+    metrics = run_flow("flows.backtest:backtest", settings_from(config, flag), history=str(history), out=str(out))
+    show({name: told for name, told in metrics.items() if name != "per_series"})
 
 
 @slo.command("import")
@@ -233,9 +234,9 @@ def models_promote(
     told = str(history) if history else ""
     settings = settings_from(config, flag)
     found = run_flow("flows.promote:promote", settings, name=name, version=version, history=told, force=force)
-    for reason in found["reasons"]:
     for note in found["notes"]:
         typer.echo(f"note: {note}", err=True)
+    for reason in found["reasons"]:
         typer.echo(f"against it: {reason}", err=True)
     if not found["promoted"]:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
 import tiny_models
 
 from flows import rolling
-from flows.backtest import backtest
+from flows.backtest import Rolled, backtest, cohorts, report, rolled
 from flows.history import History
 from forecastle.errors import ConfigError
 from forecastle.predict.naive import QUANTILES
 from forecastle.predict.registry import DirectoryRegistry
-from forecastle.types import SeriesKey
+from forecastle.settings import Settings
+from forecastle.types import SeriesKey, Windows
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 STEP = 60_000
+PEERS = ("seasonal naive", "last value", "ETS or Theta")
 END = 1_767_225_600_000
 
 
@@ -138,6 +141,65 @@ def test_change_is_relative_to_the_size_of_a_series() -> None:
     assert rolling.change(before * 0, before * 0 + 1, np.full(2, 4.0)) == pytest.approx(0.25)
 
 
+def test_errors_of_series_average_to_the_errors_of_all() -> None:
+    rng = np.random.default_rng(1)
+    actual = rng.normal(10, 2, (6, 3, 5)).astype(np.float32)
+    actual[:, 2], actual[:3, 1] = np.nan, np.nan
+    forecast = np.sort(rng.normal(10, 2, (6, 3, 5, len(QUANTILES))), axis=-1).astype(np.float32)
+    size = np.array([1.0, 2.0, 3.0])
+    whole, each = rolling.score(forecast, actual, size, QUANTILES), rolling.by_series(forecast, actual, size, QUANTILES)
+    assert np.isnan([each.crps[2], each.mase[2], each.cover_90[2]]).all()
+    assert whole.crps == pytest.approx((2 * each.crps[0] + each.crps[1]) / 3)
+    assert whole.mase == pytest.approx((2 * each.mase[0] + each.mase[1]) / 3)
+    alone = rolling.score(forecast[:, 1:2], actual[:, 1:2], size[1:2], QUANTILES)
+    assert each.crps[1] == pytest.approx(alone.crps)
+    inside = (forecast[:, 0, :, 1] <= actual[:, 0]) & (actual[:, 0] <= forecast[:, 0, :, -2])
+    assert each.cover_90[0] == pytest.approx(inside.mean())
+    assert each.of(np.array([0, 2]))["crps"] == pytest.approx(each.crps[0]), "what nothing came of does not count"
+    assert each.of(np.array([2])) == {"crps": None, "mase": None, "cover_90": None}
+
+
+def judged(values: np.ndarray, **answers: rolling.Answer) -> Rolled:
+    known = Settings.model_validate({"predict": {"season": 60, "horizon": 5}, "window": {"look_back": 50}})
+    names = tuple(f"w{i}" for i in range(len(values)))
+    return rolled(known, history(values, names), answers, tail=0.2, count=10)
+
+
+def test_cohorts_are_means_over_their_series_and_sizes_are_thirds() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (7, 300)) + 10.0 ** np.arange(7)[::-1, None]
+    result = judged(values, flat=constant(0.0))
+    rows = {(row["by"], row["cohort"]): row for row in cohorts(result)}
+    assert [rows["size", name]["series"] for name in ("small", "medium", "large")] == [3, 2, 2]
+    large = rows["size", "large"]["models"]["flat"]["mase"]
+    assert large == pytest.approx(result.series["flat"].mase[:2].mean()), "the first two are the largest"
+    assert rows["metric", "load"]["series"] == 7
+    assert rows["workload", "w3"]["models"]["flat"]["crps"] == pytest.approx(result.series["flat"].crps[3])
+
+
+def test_the_hardest_series_is_hard_for_its_size() -> None:
+    """The large one errs by more and is forecast far better than the small one, whose noise the answer does not know."""
+    rng = np.random.default_rng(0)
+    large, small = 1e6 + 1e4 * rng.normal(0, 1, 300), np.concatenate([rng.normal(0, 1, 240), rng.normal(50, 1, 60)])
+    offsets = np.array(QUANTILES) - 0.5
+
+    def answer(windows: Windows) -> np.ndarray:
+        level = np.array([1e6, 0.0])[:, None, None]
+        return np.broadcast_to(level + offsets, (2, 5, len(QUANTILES))).astype(np.float32)
+
+    text = report(judged(np.array([large, small]), known=answer)).html()
+    assert "w1:load</figcaption>" in text
+    assert "w0:load</figcaption>" not in text
+
+
+def test_the_page_has_the_worst_series_first_and_does_not_grow_with_the_fleet() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (60, 200))
+    values[7, 160:] += 1000
+    text = report(judged(values, zero=constant(0.0))).html()
+    assert "The worst 50 of 60" in text
+    rows = re.findall(r"<td>(w\d+:load)</td>", text)
+    assert (len(rows), rows[0]) == (50, "w7:load")
+
+
 def test_the_flow_judges_the_champion_beside_the_stand_in(tmp_path: Path) -> None:
     store = DirectoryRegistry(tmp_path / "registry")
     for lift in (0.0, 0.5):
@@ -147,17 +209,26 @@ def test_the_flow_judges_the_champion_beside_the_stand_in(tmp_path: Path) -> Non
     file = write(tmp_path / "history.parquet", waves())
     metrics = asyncio.run(backtest(settings=settings(tmp_path), history=file, out=str(tmp_path / "out"), count=20))
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
-    assert list(metrics["models"]) == ["forecaster 1", "seasonal naive"], version
-    champion, stand_in = metrics["models"].values()
+    assert list(metrics["models"]) == ["forecaster 1", *PEERS], version
+    champion, stand_in, last, smoothing = metrics["models"].values()
+    assert champion["mase"] == pytest.approx(last["mase"]), "the tiny model's median is the last value"
+    assert smoothing["crps"] < last["crps"], "which has no spread"
     assert champion["crps"] > 2 * stand_in["crps"] > 0, "the last value misses the wave that the season knows"
     assert len(champion["coverage"]) == len(QUANTILES) == len(champion["pinball"])
     assert len(champion["mase_by_step"]) == 30
     assert champion["mase_by_step"][0] < champion["mase_by_step"][20]
     assert stand_in["coverage"] == sorted(stand_in["coverage"])
     assert (metrics["series"], metrics["origins"]) == (2, 20)
+    assert [row["series"] for row in metrics["per_series"]] == ["api:load", "shop:load"]
+    of = [row["models"]["forecaster 1"] for row in metrics["per_series"]]
+    assert np.mean([one["crps"] for one in of]) == pytest.approx(champion["crps"], rel=1e-3), "nothing is missing"
+    assert 0 < of[0]["cover_90"] < 1
+    assert {(row["by"], row["cohort"], row["series"]) for row in metrics["cohorts"]} == {
+        ("metric", "load", 2), ("workload", "api", 1), ("workload", "shop", 1), ("size", "small", 1), ("size", "medium", 1)
+    }  # fmt: skip
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "forecaster 1" in page
-    assert "Calibration" in page
+    for told in ("forecaster 1", "Calibration", "Errors by workload", "Errors by size", "<td>api:load</td>", *PEERS):
+        assert told in page
     store.promote("forecaster", "2", "champion")
     worse = asyncio.run(backtest(settings=settings(tmp_path), history=file, out=str(tmp_path / "out2"), count=20))
     assert worse["models"]["forecaster 2"]["crps"] > champion["crps"], "the alias decides which version is rolled"
@@ -168,7 +239,7 @@ def test_without_a_champion_the_stand_in_is_judged_alone(tmp_path: Path, registe
     file = write(tmp_path / "history.parquet", waves())
     known = settings(tmp_path) if registered else settings(tmp_path, registry="")
     metrics = asyncio.run(backtest(settings=known, history=file, out=str(tmp_path / "out"), count=5))
-    assert list(metrics["models"]) == ["seasonal naive"]
+    assert list(metrics["models"]) == list(PEERS)
 
 
 def test_a_history_that_is_too_short_says_what_is_needed(tmp_path: Path) -> None:
