@@ -17,7 +17,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
 WAKES = {
-    "drift starts train": ("forecastle.drift.detected", "train/train", {}),
+    "drift starts train": ("forecastle.drift.detected", "train/train", {"incidents": "ledger"}),
     "incident starts heal": ("forecastle.incident.opened", "heal/heal", {"incident": "{{ event.payload.incident }}"}),
 }
 

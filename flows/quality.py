@@ -1,6 +1,7 @@
 """Is the history fit to learn from? One row for each series, before minutes are spent on it.
 
-What a forecaster can learn nothing from is named and left out; what is merely odd is told and learned from.
+What a forecaster can learn nothing from is named and left out, and flat lines of moving series are hidden as suspect; what is
+merely odd is told and learned from.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ import numpy as np
 
 from flows.history import History
 from forecastle.errors import ConfigError
-from forecastle.types import Ints, Mask, Samples
+from forecastle.types import Floats32, Ints, Mask, Samples
 
 ASTRAY_MS = 35 * 86_400_000
 """A sample this much later than 99 % of all has a broken clock; on the grid it would push everything else out."""
 SPARSE = 0.5
 """Share of slots without a sample, from first to last, from which a series counts as sparse."""
 SHOWN = 5
+MOVING, LONGER, CHANCE = 0.1, 1.5, 1e-6
+"""A flat line is suspect in a series that moves in more than this share of its slots, when it is this many times as long as any
+other, and where a series that moves as often would stand still for so long with less than this probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesQuality:
     """One series. ``gaps`` is the share of slots without a sample since its first; runs are in slots, ``ahead_s`` in seconds.
+
+    ``stuck`` counts the slots hidden as flat lines.
 
     ``unusable`` says why nothing can be learned from it ('' when something can), ``oddities`` what else is strange.
     """
@@ -36,6 +42,7 @@ class SeriesQuality:
     gaps: float
     longest_gap: int
     longest_flat: int
+    stuck: int
     astray: int
     ahead_s: float
     unusable: str
@@ -67,6 +74,7 @@ class Quality:
             "quality_left_out": float(len(self.left_out)),
             "quality_gaps": sum(row.gaps for row in self.rows) / count,
             "quality_duplicates": float(sum(row.duplicates for row in self.rows)),
+            "quality_stuck": float(sum(row.stuck for row in self.rows)),
             "quality_astray": float(sum(row.astray for row in self.rows)),
             **{f"quality_{name.replace(' ', '_')}": float(n) for name, n in sorted(odd.items())},
         }
@@ -81,7 +89,9 @@ class Quality:
         shown = [f"{name} ({why})" for name, why in self.left_out.items()]
         more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
         named = f"; left out: {', '.join(shown[:SHOWN])}{more}" if shown else ""
-        return f"{len(self.rows)} series, {sum(bool(row.oddities) for row in self.rows)} with oddities{named}"
+        hidden = sum(row.stuck for row in self.rows)
+        flat = f"; {hidden} slots of flat lines hidden" if hidden else ""
+        return f"{len(self.rows)} series, {sum(bool(row.oddities) for row in self.rows)} with oddities{flat}{named}"
 
 
 def on_time(samples: Samples) -> Samples:
@@ -106,8 +116,37 @@ class QualityLimits:
     max_skew_s: float
 
 
-def survey(samples: Samples, history: History, limits: QualityLimits) -> Quality:
-    """Judge ``samples`` and the ``history`` made of them."""
+def stuck(history: History, flat_slots: int) -> Mask:
+    """bool[n, t]: slots of flat lines that no habit of their series explains, such as those of a dead sensor.
+
+    These are at least ``flat_slots`` equal values in a row, gaps aside; see `MOVING`. A series that is constant by nature, or
+    stands still every night, has none.
+    """
+    return np.array([_stuck(values, flat_slots) for values in history.values], np.bool_).reshape(history.values.shape)
+
+
+def _stuck(values: Floats32, flat_slots: int) -> Mask:
+    result = np.zeros(len(values), np.bool_)
+    known = np.flatnonzero(np.isfinite(values))
+    seen = values[known]
+    starts = np.flatnonzero(np.concatenate([[len(seen) > 0], seen[1:] != seen[:-1]]))
+    lengths = np.diff(np.append(starts, len(seen)))
+    moves, rest = len(starts) - 1, len(seen)
+    if moves <= MOVING * rest:
+        return result
+    order = np.argsort(-lengths, kind="stable")
+    for run, other in zip(order.tolist(), order[1:].tolist(), strict=False):
+        length = int(lengths[run])
+        rest -= length
+        likely = np.log(CHANCE) / np.log1p(-min(moves / max(rest, 1), 0.98))
+        if length < flat_slots or length <= max(likely, LONGER * lengths[other] + 1):
+            break
+        result[known[starts[run] : starts[run] + length]] = True
+    return result
+
+
+def survey(samples: Samples, history: History, flat: Mask, limits: QualityLimits) -> Quality:
+    """Judge ``samples`` and the ``history`` made of them, of which `stuck` hides ``flat`` bool[n, t]."""
     late, rank = _latest(samples), {key: i for i, key in enumerate(samples.keys)}
     order = np.lexsort((samples.at, samples.index))
     index, at = samples.index[order], samples.at[order]
@@ -116,9 +155,9 @@ def survey(samples: Samples, history: History, limits: QualityLimits) -> Quality
     newest = np.array([int(own[own <= late].max(initial=0)) for own in times])
     middle = float(np.median(newest)) if len(newest) else 0.0
     rows = []
-    for key, values, own, last in zip(history.keys, history.values, times, newest.tolist(), strict=True):
-        row = _measured(str(key), values, own, late, (last - middle) / 1000)
-        rows.append(_judged(row, values, own, limits, history.step_ms))
+    for key, values, hidden, own, last in zip(history.keys, history.values, flat, times, newest.tolist(), strict=True):
+        row = replace(_measured(str(key), values, own, late, (last - middle) / 1000), stuck=int(hidden.sum()))
+        rows.append(_judged(row, values[~hidden], own, limits, history.step_ms))
     return Quality(tuple(rows))
 
 
@@ -141,6 +180,7 @@ def _measured(name: str, values: np.ndarray, own: Ints, late: int, ahead_s: floa
         gaps=float(1 - begun.mean()) if len(begun) else 1.0,
         longest_gap=_longest(~begun),
         longest_flat=_longest(seen[1:] == seen[:-1]) + 1 if len(seen) else 0,
+        stuck=0,
         astray=int(np.count_nonzero(own > late)),
         ahead_s=ahead_s,
         unusable="",
@@ -158,7 +198,10 @@ def _judged(row: SeriesQuality, values: np.ndarray, own: Ints, limits: QualityLi
     told: Sequence[tuple[bool, str]] = (
         (row.duplicates > 0, f"duplicates: {row.duplicates} samples of a time that another has"),
         (row.gaps >= SPARSE, f"sparse: {row.gaps:.0%} of its slots are empty"),
-        (not constant and row.longest_flat >= limits.flat_slots, f"flat line: {row.longest_flat} equal slots"),
+        (
+            not constant and row.longest_flat >= limits.flat_slots,
+            f"flat line: {row.longest_flat} equal slots" + ", hidden" * (row.stuck > 0),
+        ),
         (row.astray > 0, f"broken clock: {row.astray} samples far in the future, not used"),
         (row.ahead_s > limits.max_skew_s, f"fast clock: {row.ahead_s:.0f} s ahead of most series"),
         (pace > 1.5 * step_ms, f"slow pace: every {pace / 1000:g} s, slots are {step_ms / 1000:g} s"),

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
@@ -25,7 +26,7 @@ from flows.history import History, gridded, read_measured
 from flows.incidents import IncidentSpan, healed, hidden, masked, read_incidents
 from flows.leaderboard import code_version, data_fingerprint
 from flows.members import learn
-from flows.quality import Quality, QualityLimits, learnable, on_time, survey
+from flows.quality import Quality, QualityLimits, learnable, on_time, stuck, survey
 from flows.recipes import Recipe, check, recipe
 from flows.tracking import Table
 from forecastle.detect import selector
@@ -52,7 +53,7 @@ def transient(_task: Any, _run: Any, state: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is learned from: the history without incidents, its quality, and the share of it that incidents hid."""
+    """What is learned from: the history without incidents and flat lines, its quality, and the share that incidents hid."""
 
     history: History
     quality: Quality
@@ -61,7 +62,7 @@ class Lesson:
 
 @task(name="load-history", cache_policy=NO_CACHE)
 async def load_history(settings: Settings, history: str | None, without: Sequence[Span], incidents: str, need: int) -> Lesson:
-    """Read, judge, put on the grid, and cut incidents out."""
+    """Read, judge, put on the grid, and cut incidents and flat lines out."""
     return await asyncio.to_thread(_lesson, settings, history, without, incidents, need)
 
 
@@ -71,7 +72,9 @@ def _lesson(settings: Settings, file: str | None, without: Sequence[Span], incid
     whole = gridded(on_time(measured), round(settings.window.step_s * 1000))
     limits = QualityLimits(need, settings.window.flat_slots, settings.intake.max_skew_s)
     clean = masked(whole.without(without), spans)
-    return Lesson(clean, survey(measured, clean, limits), hidden(whole, clean))
+    flat = stuck(clean, limits.flat_slots)
+    shown = replace(clean, values=np.where(flat, np.float32(np.nan), clean.values))
+    return Lesson(shown, survey(measured, clean, flat, limits), hidden(whole, clean))
 
 
 def _incidents(settings: Settings, where: str) -> tuple[IncidentSpan, ...]:

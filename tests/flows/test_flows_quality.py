@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.history import History, gridded
-from flows.quality import ASTRAY_MS, Quality, QualityLimits, SeriesQuality, learnable, on_time, survey
+from flows.quality import ASTRAY_MS, Quality, QualityLimits, SeriesQuality, learnable, on_time, stuck, survey
 from forecastle.errors import ConfigError
 from forecastle.types import Sample, Samples, SeriesKey
 
@@ -31,7 +31,7 @@ def steady(slots: int = 60, first: int = 0) -> list[tuple[int, float]]:
 
 def surveyed(given: Samples, need: int = 20, flat: int = 10) -> tuple[Quality, History]:
     history = gridded(on_time(given), STEP)
-    return survey(given, history, QualityLimits(need, flat, 60)), history
+    return survey(given, history, stuck(history, flat), QualityLimits(need, flat, 60)), history
 
 
 def row(quality: Quality, metric: str = "rps") -> SeriesQuality:
@@ -40,18 +40,62 @@ def row(quality: Quality, metric: str = "rps") -> SeriesQuality:
 
 def test_a_healthy_series_has_nothing_against_it() -> None:
     quality, _ = surveyed(samples({"rps": steady()}))
-    assert row(quality) == SeriesQuality("shop:rps", 60, 0, 0.0, 0, 1, 0, 0.0, "", ())
+    assert row(quality) == SeriesQuality("shop:rps", 60, 0, 0.0, 0, 1, 0, 0, 0.0, "", ())
     assert quality.left_out == {}
     assert quality.text() == "1 series, 0 with oddities"
 
 
 def test_a_constant_is_left_out_and_a_flat_line_in_a_moving_series_is_told() -> None:
-    stuck = [(slot, 5.0 if 20 <= slot < 45 else float(slot)) for slot in range(60)]
-    quality, history = surveyed(samples({"constant": [(s, 3.0) for s in range(60)], "stuck": stuck, "fine": steady()}))
+    dead = [(slot, 5.0 if 20 <= slot < 45 else float(slot)) for slot in range(60)]
+    quality, history = surveyed(samples({"constant": [(s, 3.0) for s in range(60)], "stuck": dead, "fine": steady()}))
     assert quality.left_out == {"shop:constant": "constant at 3"}
-    assert row(quality, "stuck").oddities == ("flat line: 25 equal slots",)
+    assert row(quality, "stuck").oddities == ("flat line: 25 equal slots, hidden",)
+    assert row(quality, "stuck").stuck == quality.metrics()["quality_stuck"] == 25
+    assert quality.text().startswith("3 series, 1 with oddities; 25 slots of flat lines hidden; left out: ")
     assert row(quality, "constant").oddities == (), "a constant is no flat line besides"
     assert learnable(history, quality).keys == (SeriesKey("shop", "fine"), SeriesKey("shop", "stuck"))
+
+
+def grid(*series: np.ndarray) -> History:
+    keys = tuple(SeriesKey(f"w{i}", "rps") for i in range(len(series)))
+    return History(keys, np.array(series, np.float32), START, STEP)
+
+
+def moving(slots: int = 3000, seed: int = 0) -> np.ndarray:
+    return 100 + np.random.default_rng(seed).normal(0, 5, slots)
+
+
+def test_a_dead_half_of_a_moving_series_is_hidden_and_what_is_constant_by_nature_is_not() -> None:
+    dead, flickering = moving(), moving()
+    dead[700:2200], flickering[700:2200] = 0.0, 0.0
+    flickering[1000:1010] = np.nan
+    constant, shy = np.full(3000, 7.0), np.zeros(3000)
+    shy[::97] = 3.0
+    flat = stuck(grid(dead, flickering, constant, shy, moving(seed=1)), 30)
+    assert np.flatnonzero(flat[0]).tolist() == list(range(700, 2200))
+    assert np.flatnonzero(flat[1]).tolist() == [*range(700, 1000), *range(1010, 2200)], "a gap does not end it"
+    assert not flat[2:].any()
+
+
+def test_what_a_series_does_every_night_is_its_habit() -> None:
+    nights, rounded = moving(), np.round(moving() / 10)
+    at = np.arange(3000)
+    nights[at % 500 < 200] = 0.0
+    assert not stuck(grid(nights, rounded), 30).any()
+    nights[1200:2400] = 0.0
+    assert np.flatnonzero(stuck(grid(nights), 30)[0]).tolist() == list(range(1000, 2400)), "longer than any night"
+
+
+@pytest.mark.parametrize(("length", "hidden"), [(29, 0), (30, 30)])
+def test_a_short_flat_line_is_none(length: int, hidden: int) -> None:
+    series = moving(400)
+    series[100 : 100 + length] = series[100]
+    assert stuck(grid(series), 30).sum() == hidden
+
+
+def test_what_is_hidden_does_not_count_as_learnable() -> None:
+    given = samples({"rps": [(slot, 0.0 if slot >= 30 else float(slot)) for slot in range(60)]})
+    assert row(surveyed(given, need=40)[0]).unusable == "30 of 40 slots"
 
 
 @pytest.mark.parametrize(("slots", "unusable"), [(19, "19 of 20 slots"), (20, "")])

@@ -133,6 +133,15 @@ def test_python_modules_named_by_services_exist() -> None:
         assert importlib.util.find_spec(module), module
 
 
+def test_unattended_trainings_learn_nothing_from_what_the_ledger_had_to_heal() -> None:
+    from flows.automations import WAKES
+
+    (nightly,) = [one for one in yaml("prefect.yaml")["deployments"] if one["name"] == "train"]
+    woken = [parameters for _, deployment, parameters in WAKES.values() if deployment == "train/train"]
+    assert nightly["schedules"]
+    assert [one["incidents"] for one in (nightly["parameters"], *woken)] == ["ledger", "ledger"]
+
+
 def test_deployments_name_flows_pools_and_parameters_that_exist() -> None:
     from prefect.flows import Flow
 
