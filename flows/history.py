@@ -65,6 +65,7 @@ def read_measured(settings: Settings, file: str | None) -> Samples:
 
 def gridded(samples: Samples, step_ms: int) -> History:
     """Samples by slot, several of one series in a slot as their mean, like the windows at serving time. Keys are sorted."""
+    samples = _distinct(samples)
     slots = -(-samples.at // step_ms)
     last = int(slots.max())
     first = max(int(slots.min()), last - MOST_DAYS * 86_400_000 // step_ms + 1)
@@ -81,6 +82,17 @@ def gridded(samples: Samples, step_ms: int) -> History:
     heard = np.isfinite(values).any(1)
     keys = tuple(samples.keys[i] for i, there in zip(order, heard.tolist(), strict=True) if there)
     return History(keys, values[heard], last * step_ms, step_ms)
+
+
+def _distinct(samples: Samples) -> Samples:
+    """One sample of a series and instant: the largest of those delivered for it, as the windows keep it."""
+    order = np.lexsort((samples.at, samples.index))
+    index, at = samples.index[order], samples.at[order]
+    starts = np.flatnonzero(np.concatenate([[True], (index[1:] != index[:-1]) | (at[1:] != at[:-1])]))
+    if len(starts) == len(order):
+        return samples
+    value = np.maximum.reduceat(samples.value[order], starts)
+    return Samples(samples.keys, index[starts], at[starts], value, samples.partition[order][starts])
 
 
 def read_topics(settings: Settings) -> Samples:

@@ -13,6 +13,7 @@ from flows.members import MemberRules
 from forecastle.errors import ConfigError
 from forecastle.settings import Settings
 
+DAY_MS = 86_400_000
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -39,7 +40,7 @@ class Recipe:
 def recipe(configs: Sequence[str], file: str, **parameters: Any) -> Recipe:
     """``models/<file>.yaml`` of the last of ``configs``, in it or beside it, that has one; ``parameters`` override its own.
 
-    Raises ConfigError when there is none or it lacks an import string.
+    Raises ConfigError when there is none, it lacks an import string, or its season was meant for another step.
     """
     given = [path if path.is_dir() else path.parent for path in map(Path, reversed(configs))]
     tried = [folder / "models" / f"{file}.yaml" for folder in (*given, CONFIGS)]
@@ -54,8 +55,19 @@ def recipe(configs: Sequence[str], file: str, **parameters: Any) -> Recipe:
     if not isinstance(variants, list) or not all(isinstance(one, dict) for one in variants):
         raise ConfigError(f"{path}: variants is {variants!r}; write a list of mappings that override parameters")
     own = {**data.get("parameters", {}), **parameters}
+    if "season" not in parameters and own.get("step_ms") != data.get("parameters", {}).get("step_ms"):
+        _check_season(path, own.get("season", 0), own.get("step_ms"))
     members = MemberRules.of(data["members"]) if "members" in data else None
     return Recipe(file, data["train"], data["export"], own, tuple(variants), members)
+
+
+def _check_season(path: Path, season: Any, step_ms: Any) -> None:
+    """Slots that are no day and no week were counted for another step, unless the file tells the step it counts in."""
+    if season and step_ms and season * step_ms not in (DAY_MS, 7 * DAY_MS):
+        raise ConfigError(
+            f"{path}: season {season} is {season * step_ms / DAY_MS:.3g} days long at window.step_s={step_ms / 1000:g}; "
+            f"write season: {round(DAY_MS / step_ms)} for a day, or step_ms: {step_ms} beside it if it is meant so"
+        )
 
 
 def check(settings: Settings, recipes: Mapping[str, Recipe]) -> None:

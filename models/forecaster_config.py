@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from forecastle.errors import ConfigError
 
-_COUNTS = ("step_ms", "look_back", "horizon", "recent", "patch", "coarse", "coarse_patch", "width", "hidden", "steps", "batch")
+_COUNTS = (
+    *("step_ms", "look_back", "horizon", "recent", "patch", "coarse", "coarse_patch", "width", "hidden", "steps", "batch"),
+    *("check_every", "patience"),
+)
+_POSITIVE = ("half_life", "learning_rate")
+_NOT_NEGATIVE = ("season", "smooth", "blocks", "weight_decay", "seed")
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -17,8 +23,8 @@ class ForecasterConfig:
     """Shape and training of the forecaster; lengths in slots of ``step_ms``.
 
     ``season`` 0 does without a season. ``recent`` newest slots are seen one by one in patches of ``patch``, the whole window
-    as means of ``coarse`` slots in patches of ``coarse_patch``. ``validation`` is the share of time held out to stop early.
-    ``mixed`` runs the network in bfloat16 on a GPU.
+    as means of ``coarse`` slots in patches of ``coarse_patch``. ``validation`` is the share of time held out to stop early,
+    ``drop`` the share of windows in which slots are hidden. ``mixed`` runs the network in bfloat16 on a GPU.
     """
 
     name: str = "forecaster"
@@ -52,6 +58,14 @@ class ForecasterConfig:
         bad = [name for name in _COUNTS if getattr(self, name) < 1]
         if bad:
             raise ConfigError(f"forecaster: {', '.join(bad)} must be at least 1")
+        bad = [name for name in _POSITIVE if not 0 < getattr(self, name) < math.inf]
+        if bad:
+            raise ConfigError(f"forecaster: {', '.join(bad)} must be more than 0 and finite")
+        bad = [name for name in _NOT_NEGATIVE if not 0 <= getattr(self, name) < math.inf]
+        if bad:
+            raise ConfigError(f"forecaster: {', '.join(bad)} must be at least 0 and finite")
+        if not 0 <= self.drop <= 1:
+            raise ConfigError(f"forecaster: drop {self.drop} must be a share within [0, 1]")
         if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles or not self._inside():
             raise ConfigError(f"forecaster: quantiles {list(self.quantiles)} must rise within (0, 1) and hold 0.5")
         if self.recent % self.patch or self.recent > self.look_back:

@@ -20,8 +20,9 @@ from flows.train import train
 from forecastle.cli import app
 from forecastle.errors import BrokerUnavailable, ConfigError
 from forecastle.predict.registry import DirectoryRegistry, MlflowRegistry
-from forecastle.settings import Settings
+from forecastle.settings import Settings, WindowSettings
 from forecastle.types import Sample, Samples, SeriesKey
+from forecastle.window.store import WindowStore
 
 MINUTE = 60_000
 pytestmark = [
@@ -129,8 +130,8 @@ def test_a_worse_model_is_registered_but_does_not_serve_and_a_better_one_does(tm
     first = run(folder, history, steps=40)["forecaster"]
     worse = run(folder, history, steps=1)["forecaster"]
     assert not worse["promoted"]
-    assert worse["champion"] == first["version"] == "1"
     assert "is worse than the champion's" in worse["reasons"][0]
+    assert worse["champion"] == first["version"] == "1"
     assert worse["loss"] > worse["champion_loss"] == pytest.approx(first["loss"])
     assert DirectoryRegistry(Path(folder)).resolve("forecaster", "champion") == "1"
     better = run(folder, history, steps=400)["forecaster"]
@@ -219,6 +220,25 @@ def test_a_recipe_comes_from_the_last_folder_that_has_one(tmp_path: Path) -> Non
         recipe([str(tmp_path)], "forecaster")
 
 
+def test_a_season_written_for_another_step_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "models" / "forecaster.yaml"
+    path.parent.mkdir()
+
+    def read(parameters: str, **changes: int) -> int:
+        path.write_text(f"train: a:b\nexport: c:d\nparameters: {parameters}\n")
+        return int(recipe([str(tmp_path)], "forecaster", **changes).parameters["season"])
+
+    with pytest.raises(ConfigError, match=r"season 1440 is 5 days long at window.step_s=300; write season: 288 for a day"):
+        read("{step_ms: 60000, season: 1440}", step_ms=300_000)
+    with pytest.raises(ConfigError, match=r"season 60 is 0\.0417 days long at window.step_s=60; .* or step_ms: 60000"):
+        read("{season: 60}", step_ms=60_000)
+    assert read("{step_ms: 60000, season: 288}", step_ms=300_000) == 288
+    assert read("{season: 2016}", step_ms=300_000) == 2016, "a week"
+    assert read("{step_ms: 60000, season: 60}", step_ms=60_000) == 60, "the file says so"
+    assert read("{step_ms: 60000, season: 1440}", step_ms=300_000, season=12) == 12, "the caller says so"
+    assert read("{step_ms: 60000, season: 0}", step_ms=300_000) == 0
+
+
 def command(*words: str) -> Result:
     return CliRunner().invoke(app, ["train", *words])
 
@@ -253,6 +273,16 @@ def test_the_grid_is_the_windows_grid() -> None:
     assert grid.keys == (b, a)
     assert grid.end == 3 * MINUTE
     np.testing.assert_array_equal(grid.values, np.array([[np.nan, np.nan, 9], [1, 3, np.nan]], np.float32))
+
+
+def test_what_is_delivered_twice_counts_once_as_in_the_windows() -> None:
+    key, other = SeriesKey("w", "m"), SeriesKey("w", "n")
+    given = [Sample(key, MINUTE, 4.0), Sample(key, MINUTE - 1, 1.0), Sample(other, MINUTE, 7.0)]
+    again = [Sample(key, MINUTE, 4.0), Sample(key, MINUTE, 3.0)]
+    np.testing.assert_array_equal(gridded(Samples.of(*given, *again), MINUTE).values, np.array([[2.5], [7.0]], np.float32))
+    store = WindowStore(WindowSettings(step_s=60, look_back=2))
+    store.append(Samples.of(*given, *again))
+    np.testing.assert_array_equal(store.close(MINUTE, 1).values, np.array([[2.5], [7.0]], np.float32))
 
 
 def test_incidents_are_cut_out_and_the_rest_stays() -> None:

@@ -32,6 +32,14 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "models"
         ({"season": 119}, "less than look_back - smooth = 118"),
         ({"season": 5}, "at least horizon"),
         ({"validation": 0.7}, "validation 0.7"),
+        ({"half_life": 0.0}, "half_life must be more than 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be more than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be more than 0"),
+        ({"blocks": -1}, "blocks must be at least 0"),
+        ({"smooth": -3}, "smooth must be at least 0"),
+        ({"weight_decay": -0.1, "seed": -1}, "weight_decay, seed must be at least 0"),
+        ({"drop": 5.0}, r"drop 5.0 must be a share within \[0, 1\]"),
+        ({"patience": 0, "check_every": 0}, "check_every, patience must be at least 1"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_fix(change: dict[str, object], message: str) -> None:
