@@ -63,9 +63,9 @@ def prefect(tmp_path: Path, free_port: int) -> Iterator[tuple[str, dict[str, str
 
     try:
         child("prefect", "server", "start", "--port", str(free_port), "--no-ui", log="server.log")
-        until("the server", 60, lambda: get(f"{api}/version") or True)
+        until("the server", 180, lambda: get(f"{api}/version") or True)
         child("flows.serve", "heal", "train", log="runner.log")
-        until("the deployments", 60, lambda: len(get(f"{api}/deployments/filter", {})) == 2)
+        until("the deployments", 180, lambda: len(get(f"{api}/deployments/filter", {})) == 2)
         yield api, environment
     finally:
         for process in reversed(children):
