@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -55,37 +55,57 @@ async def process(arguments: Sequence[str]) -> AsyncIterator[asyncio.subprocess.
 
 
 class Watch:
-    """Turns heartbeats into Prefect events, each incident and each drift told once."""
+    """Turns heartbeats into Prefect events: each incident once, each drift of a model once, whichever workers see it.
 
-    def __init__(self, worker: str) -> None:
+    ``drifting`` is shared by the watches of a shift: model -> the workers that say it has drifted.
+    """
+
+    def __init__(self, worker: str, drifting: dict[str, set[str]] | None = None) -> None:
         self.worker = worker
         self.told: set[str] = set()
+        self.drifting = {} if drifting is None else drifting
 
     def look(self, beat: health.Heartbeat | None) -> list[str]:
         """Emit what is new in ``beat``. Returns the names of the events emitted."""
         if beat is None:
             return []
-        news: list[tuple[str, str, dict[str, Any]]] = [
-            (f"forecastle.incident.opened/{incident}", "forecastle.incident.opened", {"incident": incident, "summary": line})
-            for incident, line in beat.incidents.items()
+        fresh = {incident: line for incident, line in beat.incidents.items() if incident not in self.told}
+        self.told = set(beat.incidents)
+        news: list[tuple[str, dict[str, Any]]] = [
+            ("forecastle.incident.opened", {"incident": incident, "summary": line}) for incident, line in fresh.items()
         ]
-        news += [
-            (f"forecastle.drift/{name}", "forecastle.drift.detected", {"series": name, "score": score})
-            for name, score in beat.drift.items()
-        ]
-        self.told &= {identity for identity, _, _ in news}
-        fresh = [(identity, event, payload) for identity, event, payload in news if identity not in self.told]
-        for identity, event, payload in fresh:
-            self.told.add(identity)
+        news += [("forecastle.drift.detected", {"model": model, "summary": line}) for model, line in self._drifts(beat).items()]
+        for event, payload in news:
             resource = {"prefect.resource.id": f"forecastle.worker.{self.worker}", "prefect.resource.name": self.worker}
             emit_event(event=event, resource=resource, payload=payload)
-        return [event for _, event, _ in fresh]
+        return [event for event, _ in news]
+
+    def _drifts(self, beat: health.Heartbeat) -> dict[str, str]:
+        """What nobody has said yet. A worker that starts, stops or waits says nothing about drift, nor that it is over."""
+        if beat.state != "RUNNING":
+            return {}
+        fresh = {model: line for model, line in beat.drift.items() if model not in self.drifting}
+        for model in [*self.drifting, *fresh]:
+            sayers = self.drifting.setdefault(model, set())
+            (sayers.add if model in beat.drift else sayers.discard)(self.worker)
+            if not sayers:
+                del self.drifting[model]
+        return fresh
 
 
-async def supervise(configs: Sequence[str], flags: Sequence[str], worker: str, shift_s: float) -> int:
-    """Keep one worker role staffed until the shift ends. Returns how often it had to be restarted."""
+def told_before(beats: Iterable[health.Heartbeat | None]) -> dict[str, set[str]]:
+    """The drift that the shift before has told: what stands in the heartbeats as this one begins."""
+    drifting: dict[str, set[str]] = {}
+    for beat in filter(None, beats):
+        for model in beat.drift:
+            drifting.setdefault(model, set()).add(beat.worker)
+    return drifting
+
+
+async def supervise(configs: Sequence[str], flags: Sequence[str], watch: Watch, shift_s: float) -> int:
+    """Keep the role of the watched worker staffed until the shift ends. Returns how often it had to be restarted."""
     logger = get_run_logger()
-    watch, path = Watch(worker), _health(configs, flags, worker)
+    worker, path = watch.worker, _health(configs, flags, watch.worker)
     ends, restarts = time.monotonic() + shift_s, 0
     while (left := ends - time.monotonic()) > 0:
         async with process(command(configs, flags, worker, shift_s=left)) as child:
@@ -112,9 +132,11 @@ async def stream(
     """Run ``workers`` worker processes for ``shift_s`` seconds. Returns the restarts per worker."""
     settings = load([Path(c) for c in configs], flags=flags)
     names = [settings.runtime.worker if workers == 1 else f"{settings.runtime.worker}-{i}" for i in range(workers)]
+    drifting = told_before(health.read(_health(configs, flags, name)) for name in names)
+    watches = [Watch(name, drifting) for name in names]
     pull = [sys.executable, "-m", "forecastle.runtime.pull", "--watch"]
     pull += [part for path in configs for part in ("--config", path)]
     pull += [part for flag in flags for part in ("--set", flag)]
     async with process(pull if settings.predict.registry else [sys.executable, "-c", ""]):
-        restarts = await asyncio.gather(*(supervise(configs, flags, name, shift_s) for name in names))
+        restarts = await asyncio.gather(*(supervise(configs, flags, watch, shift_s) for watch in watches))
     return dict(zip(names, restarts, strict=True))

@@ -107,6 +107,18 @@ class PredictSettings(Room):
     strikes: int = Field(3, gt=0, description="consecutive refused batches before the alias is rolled back")
     timeout_s: Positive = Field(2.0, description="seconds one batch may take before the fallback answers")
     coverage_window: int = Field(240, gt=0, description="ticks of past forecasts that calibrate the quantiles")
+    drift_window: int = Field(120, ge=12, description="newest ticks whose errors and input are looked at for drift")
+    drift_hold: int = Field(60, gt=0, description="ticks in a row before drift is raised; it ends after twice as many without")
+    drift_share: Fraction = Field(
+        0.25, description="share of the judged series that may have drifted: a few are no drift; 1: never any"
+    )
+    drift_error: Positive = Field(
+        1.5,
+        description="a series' errors drift beyond this times those of the better of last value and season on the same slots",
+    )
+    drift_input: Positive = Field(
+        4.0, description="a series' input drifts this many times its usual movement out of the window's range"
+    )
 
 
 class DetectSettings(Room):

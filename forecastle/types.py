@@ -162,11 +162,35 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the fleet has left what its model knows: in ``kind`` ``error`` or ``input``, ``raised`` when it is drift.
+
+    ``share`` of the ``judged`` series score beyond ``most``, and ``limit`` may; 0 judged: too few to tell. ``score`` is that of
+    the ``worst`` series: its errors in those of a naive rule, or how far it is out of its range in its usual movement.
+    """
+
+    kind: str
+    raised: bool
+    share: float
+    judged: int
+    limit: float
+    worst: SeriesKey | None
+    score: float
+    most: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} drift: {self.share:.0%} of {self.judged} series are beyond {self.most:g} (limit {self.limit:.0%}), "
+            f"worst {self.worst} at {self.score:.3g}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Forecasts:
     """One `Forecast` for each of n series: ``values`` float32[n, h, q], non-decreasing along q, finite.
 
     ``model`` names what answered (``name@digest``); ``fallback`` bool[n] marks the rows that the seasonal-naive stand-in
-    answered, and ``notes`` says why.
+    answered, and ``notes`` says why. ``drift`` is what is looked for of it while a model serves.
     """
 
     keys: tuple[SeriesKey, ...]
@@ -177,6 +201,7 @@ class Forecasts:
     model: str
     fallback: Mask
     notes: tuple[str, ...] = ()
+    drift: tuple[Drift, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -210,6 +210,11 @@ def _tick(turn: Turn) -> Iterator[Metric]:
     name, _, version = closed.forecasts.model.partition("@")
     model = {"model": name, "version": version[:12]}
     yield InfoMetricFamily("forecastle_model", "The forecasting model in service", model)
+    drift = closed.forecasts.drift
+    raised = {(one.kind,): float(one.raised) for one in drift}
+    yield _gauge("forecastle_drift", "1 while the model in service has drifted", ["kind"], raised)
+    shares = {(one.kind,): one.share for one in drift if one.judged}
+    yield _gauge("forecastle_drifted_ratio", "Share of the judged series that have drifted", ["kind"], shares)
 
 
 def _gauge(name: str, text: str, labels: list[str], values: Mapping[Row, float]) -> Metric:

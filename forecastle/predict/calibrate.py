@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecastle.types import Floats, Floats32, Mask, SeriesKey, Windows
+from forecastle.types import Floats, Floats32, Ints, Mask, SeriesKey, Windows
 
 TAIL = 0.1
 """Share of outcomes that may lie beyond the reference quantile, on either side."""
@@ -62,23 +62,29 @@ class Calibrator:
         self._scored = tuple(deque() for _ in self.anchors)
         self._counts = np.zeros((len(self._keys), len(self.anchors), 2 * _BINS + 1), np.int32)
 
-    def observe(self, windows: Windows) -> None:
-        """Score what was forecast for the newest slot, where it was observed and is trusted. Once a tick, before `stretch`."""
+    def observe(self, windows: Windows) -> list[tuple[int, Floats32]]:
+        """Score what was forecast for the newest slot, where it was observed and is trusted. Once a tick, before `stretch`.
+
+        Returns (steps, median [n]) of those forecasts, each made that many steps ago; NaN where none is to be scored.
+        """
         self._align(windows.keys)
         now, actual = windows.end, windows.values[:, -1].astype(np.float64)
         unknown = ~windows.mask[:, -1] | windows.suspect
         issued = {one.at: one for one in self._issued}
+        due: list[tuple[int, Floats32]] = []
         for a, steps in enumerate(self.anchors):
             made = issued.get(now - int(steps) * self._step_ms)
             if made is not None:
                 codes = _codes(made, a, actual)
                 codes[unknown] = 0
+                due.append((int(steps), made.middle[:, a]))
                 self._count(a, codes, 1)
                 self._scored[a].append((made.at, codes))
             while self._scored[a] and self._scored[a][0][0] <= now - self._window_ms:
                 self._count(a, self._scored[a].popleft()[1], -1)
         while self._issued and self._issued[0].at <= now - self._horizon * self._step_ms:
             self._issued.popleft()
+        return due
 
     def stretch(self, values: Floats32, windows: Windows, scored: Mask) -> Floats32:
         """Calibrated quantiles float32[n, h, q] of raw ``values``; rows outside ``scored`` stay as they are.
@@ -137,13 +143,12 @@ class Calibrator:
         """Rows follow their series when series come and go."""
         if keys is self._keys or keys == self._keys:
             return
-        where = {key: i for i, key in enumerate(self._keys)}
-        rows = np.array([where.get(key, -1) for key in keys], np.int64)
+        rows = places(self._keys, keys)
         self._keys = keys
-        self._counts = _moved(self._counts, rows, 0)
-        self._scored = tuple(deque((at, _moved(codes, rows, 0)) for at, codes in line) for line in self._scored)
+        self._counts = moved(self._counts, rows, 0)
+        self._scored = tuple(deque((at, moved(codes, rows, 0)) for at, codes in line) for line in self._scored)
         self._issued = deque(
-            _Issued(one.at, *(_moved(part, rows, np.nan) for part in (one.middle, one.upper, one.lower, one.floor)))
+            _Issued(one.at, *(moved(part, rows, np.nan) for part in (one.middle, one.upper, one.lower, one.floor)))
             for one in self._issued
         )
 
@@ -164,10 +169,17 @@ def _codes(made: _Issued, anchor: int, actual: Floats) -> np.ndarray:
     return codes
 
 
-def _moved(part: np.ndarray, rows: np.ndarray, empty: float) -> np.ndarray:
-    moved = np.full((len(rows), *part.shape[1:]), empty, part.dtype)
-    moved[rows >= 0] = part[rows[rows >= 0]]
-    return moved
+def places(before: tuple[SeriesKey, ...], keys: tuple[SeriesKey, ...]) -> Ints:
+    """Where each of ``keys`` was in ``before``, int64[n]; -1: it was not."""
+    where = {key: i for i, key in enumerate(before)}
+    return np.array([where.get(key, -1) for key in keys], np.int64)
+
+
+def moved(part: np.ndarray, rows: Ints, empty: float) -> np.ndarray:
+    """``part`` [m, ...] with its rows at the `places` ``rows`` [n]; ``empty`` for those that are new."""
+    fresh = np.full((len(rows), *part.shape[1:]), empty, part.dtype)
+    fresh[rows >= 0] = part[rows[rows >= 0]]
+    return fresh
 
 
 def _position(quantiles: tuple[float, ...], level: float) -> int:

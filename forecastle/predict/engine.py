@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from forecastle.predict.calibrate import Calibrator
+from forecastle.predict.drift import Drifts
 from forecastle.predict.gate import Bounds, Strikes, bounds, judge, tidy
 from forecastle.predict.naive import QUANTILES, naive
 from forecastle.predict.onnx import OnnxForecaster
@@ -40,6 +41,7 @@ class Predictor:
         self._strikes = Strikes(settings.strikes)
         self._runner = _Runner(settings.timeout_s)
         self._calibrator = Calibrator(self.quantiles, self.horizon, settings.coverage_window, step_ms)
+        self._drifts = Drifts(settings, step_ms)
 
     def forecast(self, windows: Windows) -> Forecasts:
         """Quantiles float32[n, horizon, q] for every row; never raises for a model's fault.
@@ -50,7 +52,8 @@ class Predictor:
         limits = bounds(windows)
         values, fallback, notes = self._answer(model, windows, limits)
         scored = ~fallback if model is not None else np.ones(len(windows), np.bool_)
-        self._calibrator.observe(windows)
+        due = self._calibrator.observe(windows)
+        drift = self._drifts.observe(windows, due) if model is not None else ()
         values = tidy(self._calibrator.stretch(values, windows, scored), limits, self.settings.max_ratio)
         return Forecasts(
             windows.keys,
@@ -61,6 +64,7 @@ class Predictor:
             STAND_IN if model is None else model.name,
             fallback,
             notes,
+            drift,
         )
 
     def _serving(self) -> OnnxForecaster | None:
@@ -74,6 +78,7 @@ class Predictor:
             self.name, self.look_back = name, 1 if model is None else model.look_back
             self._strikes.count = 0
             self._calibrator.reset()
+            self._drifts.reset(name)
         return model
 
     def _answer(self, model: OnnxForecaster | None, windows: Windows, limits: Bounds) -> tuple[Floats32, Mask, tuple[str, ...]]:

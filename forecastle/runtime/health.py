@@ -17,8 +17,8 @@ class Heartbeat:
     """What a worker says about itself.
 
     ``state`` is STARTING, REBUILDING, RUNNING, HOLD (broker or store down; ``detail`` says which) or STOPPED. ``last_tick``
-    is event time (ms); ``beat_at`` wall time (ms). ``incidents`` are the open ones, id -> one line. ``refusals`` counts by
-    reason what a site's agent refused since it began.
+    is event time (ms); ``beat_at`` wall time (ms). ``incidents`` are the open ones, id -> one line; ``drift`` what is raised,
+    model -> one line. ``refusals`` counts by reason what a site's agent refused since it began.
     """
 
     worker: str
@@ -32,7 +32,7 @@ class Heartbeat:
     detail: str = ""
     hold_since: int = 0
     incidents: Mapping[str, str] = field(default_factory=dict)
-    drift: Mapping[str, float] = field(default_factory=dict)
+    drift: Mapping[str, str] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -18,6 +18,7 @@ from forecastle.errors import ConfigError
 from forecastle.intake.consumer import KafkaIntake
 from forecastle.ledger.store import SqlLedger
 from forecastle.ports import Cloud, Intake
+from forecastle.predict import drift
 from forecastle.predict.artifacts import cached, pointed
 from forecastle.predict.engine import Predictor
 from forecastle.runtime.clocks import EventClock, WallClock
@@ -80,11 +81,11 @@ def memory_ticks(settings: Settings) -> int:
     """Past ticks that a decision still depends on, which a restart has to repeat.
 
     Calibration shapes forecasts, trailing scores of forecasts set the detectors' thresholds, and anomalies keep incidents open:
-    each memory begins where the one before it is complete.
+    each memory begins where the one before it is complete. Drift, which decides nothing, is told as if nothing had ended.
     """
     quiet_s = max(settings.detect.group_s, settings.detect.close_s)
     chain = settings.predict.coverage_window + RING + 1 + math.ceil(quiet_s / settings.window.step_s)
-    return max(chain, settings.detect.look_back)
+    return max(chain, settings.detect.look_back, drift.memory(settings.predict))
 
 
 def detection(settings: Settings, step_ms: int) -> Detection:

@@ -90,11 +90,13 @@ def attempt(call: Callable[[], int | None], health: HealthFile, stop: threading.
 def _heartbeats(loop: Loop, health: HealthFile) -> Callable[[Turned], None]:
     def listen(turned: Turned) -> None:
         closed = turned.closed
+        raised = "; ".join(str(drift) for drift in closed.forecasts.drift if drift.raised)
         health.update(
             state="REBUILDING" if turned.rebuilt else "RUNNING",
             last_tick=loop.last_tick,
             model="seasonal-naive" if closed.forecasts.fallback.all() else closed.forecasts.model,
             incidents={i.id: f"{i.severity} {i.workload or i.site}: {i.cause}" for i in closed.incidents if _worth(i.severity)},
+            drift={closed.forecasts.model: raised} if raised else {},
         )
 
     return listen

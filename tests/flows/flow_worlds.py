@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from forecastle.intake.memory import MemoryIntake
 from forecastle.ledger.store import SqlLedger
+from forecastle.ports import Artifact
+from forecastle.predict.artifacts import point, sha256
 from forecastle.runtime.clocks import EventClock
 from forecastle.runtime.config import load
+from forecastle.runtime.health import HealthFile, Heartbeat
+from forecastle.runtime.loop import Turned
 from forecastle.runtime.wiring import furnish
+from forecastle.runtime.worker import work
 from forecastle.settings import Settings
 from forecastle.types import Plan
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
+import tiny_models
 
 STEP = 60_000
 START = 1_760_000_040_000 // STEP * STEP
@@ -81,6 +91,38 @@ def play(config: Path, ticks: int) -> list[Plan]:
             cloud.close()
         loop.rooms.ledger.close()
     return plans
+
+
+def drifted(folder: Path) -> list[Heartbeat]:
+    """The heartbeats of a real worker that serves a model which says twice the last value, until its drift is in them."""
+    cache, draft = folder / "models", folder / "draft.onnx"
+    manifest = tiny_models.forecaster(draft, lift=1.0)
+    artifact = Artifact("forecaster", "1", draft, sha256(draft), manifest)
+    kept = cache / artifact.name / artifact.sha256
+    kept.mkdir(parents=True)
+    draft.rename(kept / "model.onnx")
+    (kept / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    point(cache, artifact.name, "champion", artifact)
+    asked = {"season": 60, "horizon": 10, "coverage_window": 20, "drift_window": 12, "drift_hold": 5, "timeout_s": 60.0}
+    settings = settings_of(configuration(folder, predict={"cache": str(cache), **asked}))
+    path, stop, beats = Path(settings.runtime.health), threading.Event(), []
+    health = HealthFile(path, "w")
+
+    def listen(_turned: Turned) -> None:
+        beats.append(health.beat)
+        if health.beat.drift:
+            stop.set()
+
+    clock = EventClock(START + 100 * STEP)
+    loop = furnish(settings, intake=MemoryIntake(map(message, range(100)), clock, per_poll=5))
+    loop.listeners.append(listen)
+    try:
+        work(loop, health, stop, shift_s=120)
+    finally:
+        for cloud in loop.rooms.clouds.values():
+            cloud.close()
+        loop.rooms.ledger.close()
+    return beats
 
 
 def orders(config: Path) -> list[tuple[str, str]]:

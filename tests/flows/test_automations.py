@@ -6,10 +6,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from flow_worlds import drifted
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +50,7 @@ def prefect(tmp_path: Path, free_port: int) -> Iterator[tuple[str, dict[str, str
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "FORECASTLE_LEDGER__URL": f"sqlite:///{tmp_path}/ledger.db",
         "FORECASTLE_LEDGER__KILL_FILE": str(tmp_path / "KILL"),
+        "FORECASTLE_PREDICT__REGISTRY": "",
     }
     environment.pop("PREFECT_TEST_MODE", None)
     children = []
@@ -57,9 +63,9 @@ def prefect(tmp_path: Path, free_port: int) -> Iterator[tuple[str, dict[str, str
 
     try:
         child("prefect", "server", "start", "--port", str(free_port), "--no-ui", log="server.log")
-        until("the server", 60, lambda: get(f"{api}/version") or True)
+        until("the server", 180, lambda: get(f"{api}/version") or True)
         child("flows.serve", "heal", "train", log="runner.log")
-        until("the deployments", 60, lambda: len(get(f"{api}/deployments/filter", {})) == 2)
+        until("the deployments", 180, lambda: len(get(f"{api}/deployments/filter", {})) == 2)
         yield api, environment
     finally:
         for process in reversed(children):
@@ -95,3 +101,26 @@ def test_an_incident_event_runs_the_heal_deployment(prefect: tuple[str, dict[str
     )
     assert isinstance(runs, list)
     assert [(r["state_type"], r["parameters"]["incident"]) for r in runs] == [("COMPLETED", "abc")]
+
+
+def test_drift_that_a_worker_saw_runs_the_train_deployment_once(prefect: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    """Two workers tell of one drift; a later event shows that the second was heard and woke nothing."""
+    api, environment = prefect
+    beat = drifted(tmp_path / "worker")[-1]
+    (tmp_path / "beat.json").write_bytes(msgspec.json.encode(beat))
+    told = (
+        "from pathlib import Path\nfrom flows.stream import Watch\nfrom forecastle.runtime.health import Heartbeat, read\n"
+        f"beat = read(Path({str(tmp_path / 'beat.json')!r}))\n"
+        "print([Watch(name).look(beat) for name in ('w-0', 'w-1')])\n"
+        "Watch('w-2').look(Heartbeat('w-2', 1, 'RUNNING', 1, incidents={'later': 'critical shop: slow'}))"
+    )
+    for arguments in (["-m", "flows.automations"], ["-c", told]):
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=True, timeout=120)
+
+    def started() -> dict[str, int]:
+        deployments = {d["id"]: d["name"] for d in get(f"{api}/deployments/filter", {})}
+        return dict(Counter(str(deployments[r["deployment_id"]]) for r in get(f"{api}/flow_runs/filter", {})))
+
+    until("the heal run of the later event", 90, lambda: "heal" in started())
+    until("the training", 90, lambda: "train" in started())
+    assert started() == {"heal": 1, "train": 1}

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from flow_worlds import START, STEP, configuration, ledger_of, message, orders, settings_of
 
-from flows.stream import Watch, command, stream
+from flows.stream import Watch, command, stream, told_before
 from forecastle.intake.publish import create_topics
 from forecastle.runtime.broker import LocalBroker
 from forecastle.runtime.health import Heartbeat, read
@@ -166,17 +167,53 @@ def news(**changes: Any) -> Heartbeat:
     return Heartbeat(worker="w", pid=1, state="RUNNING", beat_at=1, **changes)
 
 
-def test_each_incident_and_drift_is_told_once() -> None:
+OPENED, DRIFTED = "forecastle.incident.opened", "forecastle.drift.detected"
+
+
+def test_each_incident_is_told_once() -> None:
     watch = Watch("news")
     assert watch.look(None) == []
     assert watch.look(news()) == []
-    slow = news(incidents={"i1": "critical shop: slow"}, drift={"shop:rps": 0.4})
-    assert watch.look(slow) == ["forecastle.incident.opened", "forecastle.drift.detected"]
+    slow = news(incidents={"i1": "critical shop: slow"})
+    assert watch.look(slow) == [OPENED]
     assert watch.look(slow) == []
-    both = news(incidents={"i1": "critical shop: slow and wrong", "i2": "warning blog: late"}, drift={"shop:rps": 0.5})
-    assert watch.look(both) == ["forecastle.incident.opened"]
+    both = news(incidents={"i1": "critical shop: slow and wrong", "i2": "warning blog: late"})
+    assert watch.look(both) == [OPENED]
     assert watch.look(news()) == []
-    assert watch.look(slow) == ["forecastle.incident.opened", "forecastle.drift.detected"], "closed, then back: news again"
+    assert watch.look(slow) == [OPENED], "closed, then back: news again"
+
+
+def test_the_drift_of_a_model_is_told_once_whoever_sees_it() -> None:
+    drifting: dict[str, set[str]] = {}
+    one, two = Watch("w-0", drifting), Watch("w-1", drifting)
+    calm, drifted = news(), news(drift={"mixer@1": "error drift: 40% of 10 series"})
+    assert one.look(calm) == []
+    assert one.look(drifted) == [DRIFTED]
+    assert [watch.look(beat) for watch in (one, two) for beat in (drifted, drifted)] == [[]] * 4
+    assert one.look(news(drift={"mixer@1": "error drift: 50% of 10 series; input drift: 30% of 10"})) == []
+    assert one.look(calm) == []
+    assert one.look(drifted) == [], "the other worker still says so"
+    assert one.look(news(drift={"mixer@2": "input drift: 40% of 10 series"})) == [DRIFTED], "another model"
+    assert one.look(calm) == two.look(calm) == []
+    assert drifting == {}
+    assert two.look(drifted) == [DRIFTED], "over, then back: news again"
+
+
+@pytest.mark.parametrize("state", ["STARTING", "REBUILDING", "HOLD", "STOPPED"])
+def test_a_worker_that_does_not_decide_neither_raises_drift_nor_ends_it(state: str) -> None:
+    watch, drifted = Watch("w"), news(drift={"mixer@1": "error drift: 40% of 10 series"})
+    assert watch.look(replace(drifted, state=state)) == []
+    assert watch.look(drifted) == [DRIFTED]
+    assert watch.look(replace(news(), state=state)) == []
+    assert watch.look(drifted) == [], "a restart is no news"
+
+
+def test_the_next_shift_does_not_tell_the_same_drift_again() -> None:
+    drifted = news(drift={"mixer@1": "error drift: 40% of 10 series"})
+    next_shift = Watch("w", told_before([drifted, None]))
+    assert next_shift.look(drifted) == []
+    assert next_shift.look(news()) == []
+    assert next_shift.look(drifted) == [DRIFTED]
 
 
 def test_what_is_told_reaches_the_server_once() -> None:

@@ -23,7 +23,7 @@ from forecastle.guards.judge import ORDER
 from forecastle.outlets.cloud_metrics import CloudReport, SiteReport
 from forecastle.outlets.metrics import Delivery, Metrics, Vitals, serving_metrics
 from forecastle.settings import OutletSettings
-from forecastle.types import Inventory, Refusal, Severity, Status
+from forecastle.types import Drift, Inventory, Refusal, Severity, Status
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -105,6 +105,18 @@ def test_a_turn_is_counted(worker: Worker) -> None:
     assert worker.value("forecastle_model_info", model="mixer", version="0123456789ab") == 1
     assert worker.value("forecastle_doubtful_series", doubt="late") == 1
     assert worker.value("forecastle_doubtful_series", doubt="suspect") == 1
+
+
+def test_drift_is_told_by_kind_and_its_share_where_it_was_judged(worker: Worker) -> None:
+    worker.metrics.listen(busy(tick(1)))
+    assert not worker.named("forecastle_drift"), "nothing is looked for without a model"
+    drifts = Drift("error", True, 0.4, 50, 0.25, None, 2.0, 1.5), Drift("input", False, 0.0, 0, 0.25, None, 0.0, 4.0)
+    turn = busy(tick(2))
+    told = replace(turn.closed, forecasts=replace(turn.closed.forecasts, drift=drifts))
+    worker.metrics.listen(replace(turn, closed=told))
+    assert (worker.value("forecastle_drift", kind="error"), worker.value("forecastle_drift", kind="input")) == (1, 0)
+    assert worker.value("forecastle_drifted_ratio", kind="error") == 0.4
+    assert worker.value("forecastle_drifted_ratio", kind="input") is None
 
 
 def test_forecasts_are_labelled_with_their_horizon_and_quantile_and_carry_no_timestamp(worker: Worker) -> None:

@@ -160,6 +160,14 @@ def test_deployments_name_flows_pools_and_parameters_that_exist() -> None:
         assert re.search(rf"--pool, {pool}\b", text), f"no service works for the pool {pool}"
 
 
+def test_one_training_runs_at_a_time_whatever_wakes_it() -> None:
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+
+    (train,) = (one for one in yaml("prefect.yaml")["deployments"] if one["name"] == "train")
+    found = ConcurrencyLimitConfig.model_validate(train["concurrency_limit"])
+    assert (found.limit, found.collision_strategy) == (1, ConcurrencyLimitStrategy.CANCEL_NEW)
+
+
 def test_prometheus_scrapes_services_of_the_stack() -> None:
     jobs = yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]
     targets = [target for job in jobs for config in job["static_configs"] for target in config["targets"]]

@@ -114,6 +114,8 @@ def test_memory_reaches_as_far_as_the_longest_chain(configure: Callable[..., Set
     assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short)) == 20 + RING + 1 + 1
     assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short | {"close_s": 150})) == 20 + RING + 1 + 3
     assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short | {"look_back": 500})) == 500
+    watched = {"model": "forecaster", "coverage_window": 20, "horizon": 10, "drift_window": 100, "drift_hold": 40}
+    assert memory_ticks(configure(predict=watched, detect=short)) == 10 + 100 + 50 + 3 * 40, "a model's drift is as it was"
 
 
 def test_a_named_detector_is_followed_and_no_name_is_none(configure: Callable[..., Settings]) -> None:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from forecastle.errors import BrokerUnavailable, LedgerCorrupt, StoreUnavailable
 from forecastle.runtime.health import HealthFile, Heartbeat, read
 from forecastle.runtime.loop import Closed, Turned
 from forecastle.runtime.worker import stopping, work
-from forecastle.types import Anomaly, AnomalyKind, Forecasts, Incident, SeriesKey, Severity, Windows
+from forecastle.types import Anomaly, AnomalyKind, Drift, Forecasts, Incident, SeriesKey, Severity, Windows
 
 STEP = 60_000
 KEY = SeriesKey("shop", "rps")
@@ -36,11 +37,11 @@ def incident(severity: Severity, workload: str = "shop", site: str = "") -> Inci
     return Incident(severity.value, workload, site, severity, 0, 0, (Anomaly(KEY, 0, 1, 1, AnomalyKind.DIP),), 1, "slow")
 
 
-def closed(tick: int, *incidents: Incident, fallback: bool = False) -> Closed:
+def closed(tick: int, *incidents: Incident, fallback: bool = False, drift: Sequence[Drift] = ()) -> Closed:
     none = np.zeros((1, 1), np.float32)
     flags = np.zeros(1, np.bool_)
     windows = Windows((KEY,), tick, STEP, none, none > 0, flags, flags)
-    made = Forecasts((KEY,), tick, STEP, (0.5,), none[:, :, None], "mixer@1", np.array([fallback]))
+    made = Forecasts((KEY,), tick, STEP, (0.5,), none[:, :, None], "mixer@1", np.array([fallback]), (), tuple(drift))
     return Closed(tick, windows, made, (), incidents)
 
 
@@ -110,6 +111,16 @@ def test_a_heartbeat_says_what_was_decided_last_and_what_is_wrong(tmp_path: Path
     assert [b.model for b in beats[:3]] == ["mixer@1", "mixer@1", "seasonal-naive"]
     assert beats[2].incidents == {}
     assert (beats[-1].samples, beats[-1].series) == (15, 1)
+
+
+def test_a_heartbeat_says_what_drift_is_raised_of_the_model(tmp_path: Path) -> None:
+    kinds = [Drift(kind, raised, 0.5, 10, 0.25, KEY, 7.25, 4.0) for kind, raised in (("error", True), ("input", False))]
+    both = [kinds[0], replace(kinds[1], raised=True)]
+    told = [closed(STEP), *(closed(tick * STEP, drift=drift) for tick, drift in ((2, kinds), (3, both), (4, kinds[1:])))]
+    _, beats = worked(tmp_path, *(lambda t, one=one: t.tell(Turned(one)) for one in told))  # type: ignore[misc]
+    words = "{} drift: 50% of 10 series are beyond 4 (limit 25%), worst shop:rps at 7.25"
+    error, value = words.format("error"), words.format("input")
+    assert [b.drift for b in beats[:4]] == [{}, {"mixer@1": error}, {"mixer@1": f"{error}; {value}"}, {}]
 
 
 def fail(error: Exception) -> Callable[[Turns], None]:
