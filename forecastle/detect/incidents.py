@@ -211,6 +211,9 @@ def _withdraw(case: _Case, now: int) -> bool:
         return True
     for key in gone:
         del case.seen[key]
+    if gone:
+        left = [a.at for a in case.seen.values() if not came_back(a)] or [a.at for a in case.seen.values()]
+        case.last_at = min(case.last_at, max(left))
     return False
 
 
