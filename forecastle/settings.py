@@ -122,7 +122,9 @@ class DetectSettings(Room):
     group_s: Positive = Field(600.0, description="seconds within which anomalies of one workload are one incident")
     close_s: Positive = Field(900.0, description="quiet seconds after which an incident closes")
     topology: dict[str, tuple[str, ...]] = Field(
-        {}, description="workload to the workloads it calls: trouble is traced along it to where it began; empty: not traced"
+        {},
+        description="workload to the workloads it calls: trouble is traced along it to where it began, and incidents of one "
+        "fault are told as one; empty: not traced",
     )
     threats: tuple[str, ...] = Field(
         ("*auth*fail*", "*login*fail*", "*forbidden*", "*new_principal*"),

@@ -224,7 +224,9 @@ class Anomaly:
 class Incident:
     """Anomalies that belong together: one page, one cause to look for. ``site`` is empty when it spans sites.
 
-    ``signals`` counts independent signals (distinct metrics or detectors); destructive actions need at least two.
+    ``signals`` counts independent signals (distinct metrics or detectors); destructive actions need at least two. Incidents of
+    one fault have the same ``group``, and people are told of its ``root`` alone: the id of the one where it likely began,
+    which may be over already. Both are empty for an incident that is told for itself.
     """
 
     id: str
@@ -237,6 +239,8 @@ class Incident:
     signals: int
     cause: str = ""
     closed: bool = False
+    group: str = ""
+    root: str = ""
 
 
 # --- the fleet ------------------------------------------------------------------------------------------------------

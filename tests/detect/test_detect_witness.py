@@ -64,7 +64,6 @@ def test_what_was_measured_long_before_goes_on_alone_when_the_witness_falls_sile
     assert book.update([], START + 15 * STEP) == ()
 
 
-
 @pytest.mark.parametrize("severity", list(Severity))
 def test_its_own_severity_is_believed(severity):
     (incident,) = IncidentBook(SETTINGS).update([told(severity=severity.value)], START)
