@@ -21,9 +21,10 @@ from dataclasses import dataclass, field, replace
 
 from forecastle.detect.causes import Cause, Place, Sign, ranked, reachable, sign_of
 from forecastle.detect.faults import Calls, Fault, Trouble, groups, rooted
+from forecastle.detect.promises import Promises, Standing
 from forecastle.detect.threats import marked, threatening
 from forecastle.settings import DetectSettings
-from forecastle.types import Anomaly, AnomalyKind, Incident, SeriesKey, Severity, Workload
+from forecastle.types import Anomaly, AnomalyKind, Incident, SeriesKey, Severity, Windows, Workload
 
 SITE_SHARE = 0.6
 """Share of a site's workloads whose silence makes the site the incident."""
@@ -71,6 +72,7 @@ class _Case:
     ticks: int = 1
     seen: dict[tuple[SeriesKey, AnomalyKind], Anomaly] = field(default_factory=dict)
     group: Fault | None = None
+    standing: Standing = field(default_factory=Standing)
 
     @property
     def who(self) -> Fault:
@@ -91,10 +93,14 @@ class IncidentBook:
         self.closed: tuple[Incident, ...] = ()
         self._cases: dict[tuple[str, str], _Case] = {}
         self._calls = Calls(settings.topology, {name: load.residency for name, load in (workloads or {}).items()})
+        self._promises = Promises(workloads or {})
         self._roots: dict[Fault, Fault] = {}
 
-    def update(self, anomalies: Sequence[Anomaly], now: int) -> tuple[Incident, ...]:
-        """Take in the anomalies of tick ``now`` (ms). Returns the open incidents, oldest first."""
+    def update(self, anomalies: Sequence[Anomaly], now: int, windows: Windows | None = None) -> tuple[Incident, ...]:
+        """Take in the anomalies of tick ``now`` (ms), and how objectives fare in its ``windows``.
+
+        Returns the open incidents, oldest first. Without windows no objective is seen.
+        """
         touched: set[tuple[str, str]] = set()
         for anomaly in (marked(anomaly, self.settings.threats) for anomaly in anomalies):
             place = self._place(anomaly, now)
@@ -110,6 +116,8 @@ class IncidentBook:
         over = [place for place, case in self._cases.items() if _withdraw(case, now)]
         for place in touched:
             self._cases[place].ticks += 1
+        if windows is not None:
+            self._look(windows, now)
         quiet = over + [
             p for p, case in self._cases.items() if p not in over and now - case.last_at >= self.settings.close_s * 1000
         ]
@@ -119,6 +127,12 @@ class IncidentBook:
         self._group()
         ordered = sorted(self._cases.values(), key=lambda case: (case.opened_at, case.workload, case.site))
         return tuple(self._incident(case, now) for case in ordered)
+
+    def _look(self, windows: Windows, now: int) -> None:
+        """See how the objectives of the open cases fare."""
+        for case in self._cases.values():
+            readings = self._promises.readings(case.workload, case.site, windows)
+            case.standing.look(readings, now, int(self.settings.group_s * 1000))
 
     def _place(self, anomaly: Anomaly, now: int) -> tuple[str, str]:
         site = anomaly.key.label("site")
@@ -168,11 +182,14 @@ class IncidentBook:
             now if closed else case.last_at,
             _blamed(anomalies, causes),
             signals,
-            self._cause(case, recent, lead) + _origin(case, causes),
+            self._cause(case, recent, lead) + self._objective(case) + _origin(case, causes),
             closed,
             case.group.group if case.group is not None else "",
             self._roots[case.group].incident if case.group is not None else "",
         )
+
+    def _objective(self, case: _Case) -> str:
+        return case.standing.words(self._promises.words(case.workload))
 
     def _recent(self, case: _Case) -> tuple[Anomaly, ...]:
         within = self.settings.group_s * 1000
@@ -281,8 +298,16 @@ def _severity(case: _Case, anomalies: Sequence[Anomaly], signals: int) -> Severi
     if case.sensor:
         return Severity.WARNING
     claimed = [Severity(a.evidence["severity"]) for a in anomalies if "witness" in a.evidence]
-    own = _judged(case, [a for a in anomalies if "witness" not in a.evidence], signals)
+    own = _promised(case, _judged(case, [a for a in anomalies if "witness" not in a.evidence], signals))
     return max(own, *claimed, key=list(Severity).index) if claimed else own
+
+
+def _promised(case: _Case, own: Severity) -> Severity:
+    """What was measured as it matters to the objective. That it is met says nothing of an attack."""
+    if case.standing.missed:
+        return Severity.CRITICAL
+    capped = case.standing.met and own is Severity.CRITICAL and not case.alone
+    return Severity.WARNING if capped else own
 
 
 def _judged(case: _Case, anomalies: Sequence[Anomaly], signals: int) -> Severity:
