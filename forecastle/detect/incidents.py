@@ -16,12 +16,13 @@ possible threat, and what goes silent as a whole, are in none: nothing else may 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from forecastle.detect.causes import Cause, Place, Sign, ranked, reachable, sign_of
 from forecastle.detect.faults import Calls, Fault, Trouble, groups, rooted
 from forecastle.detect.promises import Promises, Standing
+from forecastle.detect.rollouts import Rollout, suspect
 from forecastle.detect.threats import marked, threatening
 from forecastle.settings import DetectSettings
 from forecastle.types import Anomaly, AnomalyKind, Incident, SeriesKey, Severity, Windows, Workload
@@ -86,14 +87,23 @@ class _Case:
 
 
 class IncidentBook:
-    """The open incidents; ``closed`` has those that the last update ended. ``workloads`` are those of the inventory."""
+    """The open incidents; ``closed`` has those that the last update ended.
 
-    def __init__(self, settings: DetectSettings, workloads: Mapping[str, Workload] | None = None) -> None:
+    ``workloads`` are those of the inventory; ``rollouts`` tells for a tick (ms) which changes of release were seen before it.
+    """
+
+    def __init__(
+        self,
+        settings: DetectSettings,
+        workloads: Mapping[str, Workload] | None = None,
+        rollouts: Callable[[int], Sequence[Rollout]] = lambda _tick: (),
+    ) -> None:
         self.settings = settings
         self.closed: tuple[Incident, ...] = ()
         self._cases: dict[tuple[str, str], _Case] = {}
         self._calls = Calls(settings.topology, {name: load.residency for name, load in (workloads or {}).items()})
         self._promises = Promises(workloads or {})
+        self._rollouts = rollouts
         self._roots: dict[Fault, Fault] = {}
 
     def update(self, anomalies: Sequence[Anomaly], now: int, windows: Windows | None = None) -> tuple[Incident, ...]:
@@ -182,7 +192,7 @@ class IncidentBook:
             now if closed else case.last_at,
             _blamed(anomalies, causes),
             signals,
-            self._cause(case, recent, lead) + self._objective(case) + _origin(case, causes),
+            self._cause(case, recent, lead) + self._objective(case) + self._change(case, now) + _origin(case, causes),
             closed,
             case.group.group if case.group is not None else "",
             self._roots[case.group].incident if case.group is not None else "",
@@ -190,6 +200,11 @@ class IncidentBook:
 
     def _objective(self, case: _Case) -> str:
         return case.standing.words(self._promises.words(case.workload))
+
+    def _change(self, case: _Case, now: int) -> str:
+        """The change of release that came shortly before it."""
+        found = suspect(self._rollouts(now), case.workload, case.site, case.opened_at)
+        return f"; {found}" if found is not None else ""
 
     def _recent(self, case: _Case) -> tuple[Anomaly, ...]:
         within = self.settings.group_s * 1000
