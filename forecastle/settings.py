@@ -134,7 +134,9 @@ class DetectSettings(Room):
     group_s: Positive = Field(600.0, description="seconds within which anomalies of one workload are one incident")
     close_s: Positive = Field(900.0, description="quiet seconds after which an incident closes")
     topology: dict[str, tuple[str, ...]] = Field(
-        {}, description="workload to the workloads it calls: trouble is traced along it to where it began; empty: not traced"
+        {},
+        description="workload to the workloads it calls: trouble is traced along it to where it began, and incidents of one "
+        "fault are told as one; empty: not traced",
     )
     threats: tuple[str, ...] = Field(
         ("*auth*fail*", "*login*fail*", "*forbidden*", "*new_principal*"),
@@ -549,7 +551,9 @@ class WorkloadSettings(Room):
     policy: str = Field("default", description="name of its policy")
     priority: int = Field(0, description="who is placed first when capacity is short; larger is first")
     budget_per_hour: float | None = Field(None, ge=0, description="money per hour this workload may cost")
-    vetoes: tuple[VetoSettings, ...] = Field((), description="series that forbid a scale-in above their limit")
+    vetoes: tuple[VetoSettings, ...] = Field(
+        (), description="series that forbid a scale-in above their limit; with `slo` they tell whether it is met, too"
+    )
     survive: Domain | None = Field(None, description="zone, region or provider: the loss of any one of them must be survived")
     survive_share: Fraction = Field(1.0, description="share of the wanted replicas that must be left after that loss")
     population: dict[str, Fraction] = Field({}, description="user population -> its share of the demand")
@@ -559,7 +563,9 @@ class WorkloadSettings(Room):
     spot_share: Fraction = Field(0.5, description="largest share of the replicas on spot capacity")
     events: tuple[EventSettings, ...] = Field((), description="planned occasions that the forecast cannot know")
     holidays: HolidaySettings | None = Field(None, description="public holidays that the forecast cannot know")
-    slo: SloSettings | None = Field(None, description="what it has promised; the quantile follows the error budget")
+    slo: SloSettings | None = Field(
+        None, description="what it has promised; the quantile follows the error budget, incidents its series"
+    )
 
 
 class PriceSettings(Room):

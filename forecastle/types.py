@@ -226,7 +226,7 @@ class AnomalyKind(StrEnum):
 
 
 class Severity(StrEnum):
-    """How much it matters to the workload's SLO."""
+    """How much it matters to the workload's SLO; of one without, how many independent signals there are and how strong."""
 
     INFO = "info"
     WARNING = "warning"
@@ -249,7 +249,9 @@ class Anomaly:
 class Incident:
     """Anomalies that belong together: one page, one cause to look for. ``site`` is empty when it spans sites.
 
-    ``signals`` counts independent signals (distinct metrics or detectors); destructive actions need at least two.
+    ``signals`` counts independent signals (distinct metrics or detectors); destructive actions need at least two. Incidents of
+    one fault have the same ``group``, and people are told of its ``root`` alone: the id of the one where it likely began,
+    which may be over already. Both are empty for an incident that is told for itself.
     """
 
     id: str
@@ -262,6 +264,8 @@ class Incident:
     signals: int
     cause: str = ""
     closed: bool = False
+    group: str = ""
+    root: str = ""
 
 
 # --- the fleet ------------------------------------------------------------------------------------------------------
@@ -423,12 +427,13 @@ class Workload:
     """Something that is scaled: its demand metrics (the largest need wins), its objective and its limits.
 
     ``unmet_price`` is the price of one replica-hour of unmet demand in the unit of `Pool.unit_price`; the quantile to
-    provision for follows from the two. ``vetoes`` are series (latency, errors) that veto a scale-in above their limit.
-    After the loss of any one domain of the level ``survive``, ``survive_share`` of the replicas must be left. ``population``
-    says which share of the demand comes from which users; they are served from within ``max_latency_ms``. A replica sends
-    ``egress_gb_h`` GB an hour, costs ``move_price`` to start elsewhere, and at most ``spot_share`` of them are on spot.
-    ``events`` and ``holidays`` are occasions known beforehand; ``slo`` is what it has promised. ``traffic`` are the pools
-    that are load balancers' shares, of which none is in ``pools``.
+    provision for follows from the two. ``vetoes`` are series (latency, errors) that veto a scale-in above their limit; of a
+    workload with a ``slo`` they are series of that objective. After the loss of any one domain of the level ``survive``,
+    ``survive_share`` of the replicas must be left. ``population`` says which share of the demand comes from which users;
+    they are served from within ``max_latency_ms``. A replica sends ``egress_gb_h`` GB an hour, costs ``move_price`` to
+    start elsewhere, and at most ``spot_share`` of them are on spot. ``events`` and ``holidays`` are occasions known
+    beforehand; ``slo`` is what it has promised. ``traffic`` are the pools that are load balancers' shares, of which none is
+    in ``pools``.
     """
 
     name: str

@@ -9,17 +9,23 @@ named for how long and how far it was away. A return settles the type; it neithe
 
 What others told us (its evidence names a ``witness``) joins in: one witness is one signal however much it says, and what it
 does not say any more is over.
+
+Incidents stay apart by workload and site, because that is what is healed; those of one fault share a group (`faults`). A
+possible threat, and what goes silent as a whole, are in none: nothing else may hide them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from forecastle.detect.causes import Cause, Place, ranked, reachable, sign_of
+from forecastle.detect.causes import Cause, Place, Sign, ranked, reachable, sign_of
+from forecastle.detect.faults import Calls, Fault, Trouble, groups, rooted
+from forecastle.detect.promises import Promises, Standing
+from forecastle.detect.rollouts import Rollout, suspect
 from forecastle.detect.threats import marked, threatening
 from forecastle.settings import DetectSettings
-from forecastle.types import Anomaly, AnomalyKind, Incident, SeriesKey, Severity, digest
+from forecastle.types import Anomaly, AnomalyKind, Incident, SeriesKey, Severity, Windows, Workload
 
 SITE_SHARE = 0.6
 """Share of a site's workloads whose silence makes the site the incident."""
@@ -66,18 +72,45 @@ class _Case:
     sensor: bool = False
     ticks: int = 1
     seen: dict[tuple[SeriesKey, AnomalyKind], Anomaly] = field(default_factory=dict)
+    group: Fault | None = None
+    standing: Standing = field(default_factory=Standing)
+
+    @property
+    def who(self) -> Fault:
+        """Its name among the incidents of a fault."""
+        return Fault(self.opened_at, self.workload, self.site)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is told for itself whatever else is wrong."""
+        return self.workload == "*" or any(threatening(a) for a in self.seen.values())
 
 
 class IncidentBook:
-    """The open incidents; ``closed`` has those that the last update ended."""
+    """The open incidents; ``closed`` has those that the last update ended.
 
-    def __init__(self, settings: DetectSettings) -> None:
+    ``workloads`` are those of the inventory; ``rollouts`` tells for a tick (ms) which changes of release were seen before it.
+    """
+
+    def __init__(
+        self,
+        settings: DetectSettings,
+        workloads: Mapping[str, Workload] | None = None,
+        rollouts: Callable[[int], Sequence[Rollout]] = lambda _tick: (),
+    ) -> None:
         self.settings = settings
         self.closed: tuple[Incident, ...] = ()
         self._cases: dict[tuple[str, str], _Case] = {}
+        self._calls = Calls(settings.topology, {name: load.residency for name, load in (workloads or {}).items()})
+        self._promises = Promises(workloads or {})
+        self._rollouts = rollouts
+        self._roots: dict[Fault, Fault] = {}
 
-    def update(self, anomalies: Sequence[Anomaly], now: int) -> tuple[Incident, ...]:
-        """Take in the anomalies of tick ``now`` (ms). Returns the open incidents, oldest first."""
+    def update(self, anomalies: Sequence[Anomaly], now: int, windows: Windows | None = None) -> tuple[Incident, ...]:
+        """Take in the anomalies of tick ``now`` (ms), and how objectives fare in its ``windows``.
+
+        Returns the open incidents, oldest first. Without windows no objective is seen.
+        """
         touched: set[tuple[str, str]] = set()
         for anomaly in (marked(anomaly, self.settings.threats) for anomaly in anomalies):
             place = self._place(anomaly, now)
@@ -93,14 +126,23 @@ class IncidentBook:
         over = [place for place, case in self._cases.items() if _withdraw(case, now)]
         for place in touched:
             self._cases[place].ticks += 1
+        if windows is not None:
+            self._look(windows, now)
         quiet = over + [
             p for p, case in self._cases.items() if p not in over and now - case.last_at >= self.settings.close_s * 1000
         ]
         self.closed = tuple(self._incident(self._cases[place], now, closed=True) for place in quiet)
         for place in quiet:
             del self._cases[place]
+        self._group()
         ordered = sorted(self._cases.values(), key=lambda case: (case.opened_at, case.workload, case.site))
         return tuple(self._incident(case, now) for case in ordered)
+
+    def _look(self, windows: Windows, now: int) -> None:
+        """See how the objectives of the open cases fare."""
+        for case in self._cases.values():
+            readings = self._promises.readings(case.workload, case.site, windows)
+            case.standing.look(readings, now, int(self.settings.group_s * 1000))
 
     def _place(self, anomaly: Anomaly, now: int) -> tuple[str, str]:
         site = anomaly.key.label("site")
@@ -113,6 +155,27 @@ class IncidentBook:
             return "*", site
         return anomaly.key.workload, site
 
+    def _group(self) -> None:
+        """Put the open cases of one fault together, and find where each fault began."""
+        if not self.settings.topology:
+            return
+        cases = {case.who: case for case in self._cases.values()}
+        found = groups(
+            [Trouble(who, case.last_at, case.group) for who, case in cases.items() if not case.alone],
+            self._calls,
+            int(self.settings.group_s * 1000),
+        )
+        members: dict[Fault, list[Fault]] = {}
+        for who, case in cases.items():
+            case.group = found.get(who)
+            if case.group is not None:
+                members.setdefault(case.group, []).append(who)
+        held = {group: root for group, root in self._roots.items() if root not in cases or cases[root].group == group}
+        self._roots = {
+            group: rooted(held.get(group), self._ranked_of([cases[w] for w in whose]), whose, self._calls)
+            for group, whose in members.items()
+        }
+
     def _incident(self, case: _Case, now: int, *, closed: bool = False) -> Incident:
         recent = self._recent(case)
         lead = self._lead(case, recent)
@@ -121,7 +184,7 @@ class IncidentBook:
         signals = 0 if case.sensor else _signals(recent)
         causes = () if case.sensor else self._ranked(case)
         return Incident(
-            digest("incident", case.workload, case.site, case.opened_at),
+            case.who.incident,
             case.workload,
             case.site,
             _severity(case, recent, signals),
@@ -129,9 +192,19 @@ class IncidentBook:
             now if closed else case.last_at,
             _blamed(anomalies, causes),
             signals,
-            self._cause(case, recent, lead) + _origin(case, causes),
+            self._cause(case, recent, lead) + self._objective(case) + self._change(case, now) + _origin(case, causes),
             closed,
+            case.group.group if case.group is not None else "",
+            self._roots[case.group].incident if case.group is not None else "",
         )
+
+    def _objective(self, case: _Case) -> str:
+        return case.standing.words(self._promises.words(case.workload))
+
+    def _change(self, case: _Case, now: int) -> str:
+        """The change of release that came shortly before it."""
+        found = suspect(self._rollouts(now), case.workload, case.site, case.opened_at)
+        return f"; {found}" if found is not None else ""
 
     def _recent(self, case: _Case) -> tuple[Anomaly, ...]:
         within = self.settings.group_s * 1000
@@ -151,7 +224,12 @@ class IncidentBook:
         for other in self._cases.values():
             if other is not case and other.workload in {"*", *called} and self._meets(case, other):
                 signs += [sign_of(a) for a in self._recent(other) if a.key.workload in called]
-        return ranked(sorted(signs, key=lambda sign: -sign.size)[:_SIGNS], self.settings.topology)
+        return ranked(_largest(signs), self.settings.topology)
+
+    def _ranked_of(self, cases: Sequence[_Case]) -> tuple[Cause, ...]:
+        """Places of several incidents together."""
+        signs = [sign_of(a) for case in cases for a in self._recent(case)]
+        return ranked(_largest(signs), self.settings.topology)
 
     def _meets(self, case: _Case, other: _Case) -> bool:
         within = self.settings.group_s * 1000
@@ -171,6 +249,10 @@ class IncidentBook:
         if actual is not None and expected is not None:
             text += f": {actual:.6g} where {expected:.6g} was expected"
         return text
+
+
+def _largest(signs: Sequence[Sign]) -> list[Sign]:
+    return sorted(signs, key=lambda sign: (-sign.size, sign))[:_SIGNS]
 
 
 def came_back(anomaly: Anomaly) -> bool:
@@ -211,6 +293,9 @@ def _withdraw(case: _Case, now: int) -> bool:
         return True
     for key in gone:
         del case.seen[key]
+    if gone:
+        left = [a.at for a in case.seen.values() if not came_back(a)] or [a.at for a in case.seen.values()]
+        case.last_at = min(case.last_at, max(left))
     return False
 
 
@@ -228,8 +313,16 @@ def _severity(case: _Case, anomalies: Sequence[Anomaly], signals: int) -> Severi
     if case.sensor:
         return Severity.WARNING
     claimed = [Severity(a.evidence["severity"]) for a in anomalies if "witness" in a.evidence]
-    own = _judged(case, [a for a in anomalies if "witness" not in a.evidence], signals)
+    own = _promised(case, _judged(case, [a for a in anomalies if "witness" not in a.evidence], signals))
     return max(own, *claimed, key=list(Severity).index) if claimed else own
+
+
+def _promised(case: _Case, own: Severity) -> Severity:
+    """What was measured as it matters to the objective. That it is met says nothing of an attack."""
+    if case.standing.missed:
+        return Severity.CRITICAL
+    capped = case.standing.met and own is Severity.CRITICAL and not case.alone
+    return Severity.WARNING if capped else own
 
 
 def _judged(case: _Case, anomalies: Sequence[Anomaly], signals: int) -> Severity:

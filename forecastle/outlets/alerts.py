@@ -2,7 +2,7 @@
 
 Alertmanager is told a state, not events: every open incident again and again until it is closed, each time with an end that
 lies a few repeats ahead. A worker that dies stops repeating, and its alerts end by themselves. What Alertmanager told us is
-not told back to it.
+not told back to it. What one fault made is one alert (`pages`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from forecastle.errors import ConfigError
+from forecastle.outlets.pages import Page, Pages
 from forecastle.outlets.turn import Turn
 from forecastle.settings import AlertSettings
 from forecastle.types import Incident, Severity
@@ -56,6 +57,7 @@ class Alerts:
         self._headers = {"content-type": "application/json"}
         if settings.token:
             self._headers["authorization"] = f"Bearer {_token(environment, settings.token)}"
+        self._pages = Pages()
         self._open: dict[str, Incident] = {}
         self._ended: dict[str, tuple[Incident, float, int]] = {}
         self._changed, self._stopped = threading.Condition(), False
@@ -71,10 +73,11 @@ class Alerts:
 
     def listen(self, turn: Turn) -> None:
         """Take in the open incidents of a turn. Never blocks. Turns that only rebuild the past are not told."""
+        pages = self._pages.of(turn.closed.incidents)
         if turn.situation is None:
             return
         worth = _SEVERITIES.index(self._settings.severity)
-        chosen = [i for i in turn.closed.incidents if _SEVERITIES.index(i.severity) >= worth and not _echo(i)]
+        chosen = [p.incident for p in pages if _SEVERITIES.index(p.incident.severity) >= worth and not _echo(p)]
         now_open = {i.id: i for i in chosen[: self._settings.most]}
         with self._changed:
             gone = {name: (i, self._now(), FAREWELLS) for name, i in self._open.items() if name not in now_open}
@@ -132,6 +135,7 @@ class Alerts:
             "summary": incident.cause[:LONGEST_TEXT],
             "description": f"{incident.signals} independent signals: {', '.join(metrics)}"[:LONGEST_TEXT],
             "incident": incident.id,
+            "group": incident.group,
         }
         found: dict[str, Any] = {
             "labels": {name: value for name, value in labels.items() if value},
@@ -170,9 +174,9 @@ def _told(incidents: Mapping[str, Incident]) -> Sequence[tuple[str, Severity, st
     return [(i.id, i.severity, i.cause) for i in incidents.values()]
 
 
-def _echo(incident: Incident) -> bool:
+def _echo(page: Page) -> bool:
     """Whether it consists of what others told us."""
-    return all("witness" in anomaly.evidence for anomaly in incident.anomalies)
+    return all("witness" in anomaly.evidence for i in (page.incident, *page.others) for anomaly in i.anomalies)
 
 
 def _moment(at_s: float) -> str:

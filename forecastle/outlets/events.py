@@ -2,15 +2,17 @@
 
 State is a function of the log, and so are the events. After a restart the turns that rebuild it are told again from the
 tick that the receivers have (`Courier`); their plans come from the ledger, and outcomes from the fleet that a decision saw,
-which also holds those of other processes.
+which also holds those of other processes. Programs are told of every incident, people of one for each fault (`pages`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from forecastle.outlets.cloudevents import Event
+from forecastle.outlets.pages import Page, Pages
 from forecastle.outlets.turn import Turn
 from forecastle.types import Anomaly, Incident, Outcome, Plan, digest
 
@@ -18,6 +20,13 @@ PLAN, OUTCOME, ANOMALY = "forecastle.plan.made", "forecastle.action.concluded", 
 OPENED, CHANGED, CLOSED = (f"forecastle.incident.{what}" for what in ("opened", "changed", "closed"))
 TYPES = (PLAN, OUTCOME, ANOMALY, OPENED, CHANGED, CLOSED)
 FLEET = "*"
+
+
+class Told(NamedTuple):
+    """The events of a turn, as programs read them (``records``) and as people do (``pages``)."""
+
+    records: tuple[Event, ...] = ()
+    pages: tuple[Event, ...] = ()
 
 
 class Teller:
@@ -29,30 +38,38 @@ class Teller:
     def __init__(self, since: int, recorded: Callable[[int], tuple[Plan, ...] | None]) -> None:
         self._since, self._recorded = since, recorded
         self._open: dict[str, Incident] = {}
+        self._paged: dict[str, Page] = {}
+        self._pages = Pages()
         self._told: dict[str, int] | None = None
 
-    def events(self, turn: Turn) -> tuple[Event, ...]:
+    def events(self, turn: Turn) -> Told:
         """What is to be told of ``turn``, empty when it was told before. What ``recorded`` raises leaves nothing changed."""
         tick = turn.closed.tick
         history = turn.rebuilt and turn.situation is None and tick > self._since
         plans = self._recorded(tick) or () if history else turn.plans
-        incidents = tuple(self._incidents(turn))
+        incidents, pages = tuple(self._incidents(turn)), tuple(self._page_events(turn))
         if tick <= self._since:
-            return ()
+            return Told()
         made = [event for plan in plans for event in plan_events(plan)]
         found = [anomaly_event(anomaly) for anomaly in turn.closed.anomalies]
-        return (*found, *incidents, *made, *self._outcomes(turn))
+        others = (*made, *self._outcomes(turn))
+        return Told((*found, *incidents, *others), (*found, *pages, *others))
 
     def _incidents(self, turn: Turn) -> Iterator[Event]:
         before, self._open = self._open, {incident.id: incident for incident in turn.closed.incidents}
-        for name, incident in self._open.items():
-            if name not in before:
-                yield incident_event(incident, OPENED, incident.opened_at)
-            elif (known := before[name]) and (known.severity, known.cause) != (incident.severity, incident.cause):
-                yield incident_event(incident, CHANGED, turn.closed.tick)
-        for name, incident in before.items():
-            if name not in self._open:
-                yield incident_event(incident, CLOSED, turn.closed.tick)
+        for kind, incident in _turning(before, self._open):
+            yield incident_event(incident, kind, incident.opened_at if kind == OPENED else turn.closed.tick)
+
+    def _page_events(self, turn: Turn) -> Iterator[Event]:
+        """Those of the open pages. The page of an incident that another one's page tells of from now on is closed."""
+        before = self._paged
+        self._paged = {page.incident.id: page for page in self._pages.of(turn.closed.incidents)}
+        shown = [{name: page.incident for name, page in pages.items()} for pages in (before, self._paged)]
+        for kind, told in _turning(*shown):
+            now = self._open.get(told.id) if kind == CLOSED else None
+            words = f"{told.cause}; told with incident {now.root} from now on" if now is not None else told.cause
+            others = (before if kind == CLOSED else self._paged)[told.id].others
+            yield page_event(Page(replace(now or told, cause=words), others), kind, turn.closed.tick)
 
     def _outcomes(self, turn: Turn) -> Iterator[Event]:
         if turn.situation is None:
@@ -63,6 +80,16 @@ class Teller:
         yield from (outcome_event(outcome) for name, outcome in recent.items() if name not in self._told)
         ahead = {name: at for name, at in self._told.items() if at > turn.closed.tick}  # not in the fleet's past yet
         self._told = ahead | {name: outcome.at for name, outcome in recent.items()}
+
+
+def _turning(before: Mapping[str, Incident], now: Mapping[str, Incident]) -> Iterator[tuple[str, Incident]]:
+    """What opened, changed in what people read of it, or closed."""
+    for name, incident in now.items():
+        if name not in before:
+            yield OPENED, incident
+        elif (before[name].severity, before[name].cause) != (incident.severity, incident.cause):
+            yield CHANGED, incident
+    yield from ((CLOSED, incident) for name, incident in before.items() if name not in now)
 
 
 def plan_events(plan: Plan) -> Iterator[Event]:
@@ -106,6 +133,16 @@ def incident_event(incident: Incident, kind: str, at: int) -> Event:
     data = _fields(incident) | {"anomalies": anomalies, "closed": kind == CLOSED}
     every = {incident.workload or FLEET, *(anomaly.key.workload for anomaly in incident.anomalies)}
     return Event(f"{incident.id}-{suffix}", kind, at, incident.workload or FLEET, data, frozenset(every))
+
+
+def page_event(page: Page, kind: str, tick: int) -> Event:
+    """The page's incident at a turning point; that of a group may open and close more than once, so each is dated."""
+    incident = page.incident
+    if not incident.group:
+        return incident_event(incident, kind, incident.opened_at if kind == OPENED else tick)
+    event = incident_event(incident, kind, tick)
+    every = event.workloads | {other.workload or FLEET for other in page.others}
+    return replace(event, id=f"{incident.id}-{kind.rpartition('.')[2]}-{tick}", workloads=every)
 
 
 def _anomaly(anomaly: Anomaly) -> dict[str, Any]:

@@ -7,7 +7,7 @@ replay, sees it. Ticks are decided after they end, so none has to be decided aga
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,30 @@ def _body(incident: Incident, series: set[SeriesKey]) -> dict[str, object]:
         "workload": incident.workload,
         "site": incident.site,
         "opened_at": incident.opened_at,
+        "since": min((int(a.evidence.get("onset", a.at)) for a in incident.anomalies), default=incident.opened_at),
         "at": incident.at,
         "cause": incident.cause,
-        "series": [[key.workload, key.metric, dict(key.labels)] for key in sorted(series)],
+        "series": _listed(series),
     }
 
 
 def _series(body: Mapping[str, Any]) -> frozenset[SeriesKey]:
     return frozenset(SeriesKey(load, metric, tuple(sorted(labels.items()))) for load, metric, labels in body["series"])
+
+
+def _whole(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All that the entries of one incident say, newest first: from the earliest onset to the last moment, every series."""
+    series = {key for body in told for key in _series(body)}
+    return {
+        **told[0],
+        "since": min(body.get("since", body["opened_at"]) for body in told),
+        "at": max(body["at"] for body in told),
+        "series": _listed(series),
+    }
+
+
+def _listed(series: Iterable[SeriesKey]) -> list[list[object]]:
+    return [[key.workload, key.metric, dict(key.labels)] for key in sorted(series)]
 
 
 def say(ledger: SqlLedger, incident: str, *, real: bool, who: str) -> dict[str, Any]:
@@ -89,7 +105,7 @@ def say(ledger: SqlLedger, incident: str, *, real: bool, who: str) -> dict[str, 
     if len({body["id"] for body in found}) != 1:
         count = "more than one has" if found else "none has"
         raise NotFound(f"incident {incident!r}: {count} this id; give the whole id that the alert tells")
-    word = {**found[0], "real": real, "who": who}
+    word = {**_whole(found), "real": real, "who": who}
     with ledger.writing() as entries:
         entries.add(FEEDBACK, word)
     return word
@@ -124,19 +140,26 @@ class Words:
 
 
 def write_labels(ledger: SqlLedger, out: Path) -> int:
-    """One JSON line for each incident that somebody judged, as the flow that trains reads them. Returns how many."""
+    """One JSON line for each incident that somebody judged, as the flow that trains reads them. Returns how many.
+
+    It lasted as long as all entries about it say, those after the word included. One that is still open ends with the newest.
+    """
     last = {e.body["id"]: e.body for e in reversed(ledger.history(kinds=[FEEDBACK], limit=_ALL))}
+    told: dict[str, list[dict[str, Any]]] = {name: [body] for name, body in last.items()}
+    for entry in ledger.history(kinds=[INCIDENT], limit=_ALL) if last else ():
+        if entry.body["id"] in told:
+            told[entry.body["id"]].append(entry.body)
     rows = [
         {
             "id": body["id"],
-            "start": body["opened_at"],
+            "start": body["since"],
             "end": max(body["at"], body["opened_at"]),
             "workload": body["workload"].replace("*", ""),
             "site": body["site"],
             "label": "incident" if body["real"] else FALSE_ALARM,
             "by": body["who"],
         }
-        for body in sorted(last.values(), key=lambda body: (body["opened_at"], body["id"]))
+        for body in sorted((_whole(bodies) for bodies in told.values()), key=lambda body: (body["opened_at"], body["id"]))
     ]
     out.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return len(rows)

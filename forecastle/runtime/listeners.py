@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from forecastle.outlets.courier import Courier, Cursor
 
 
+TOPIC = "kafka"
+"""Name of the courier to the topic of events, which programs read; the others tell people."""
+
+
 class Delivering(Protocol):
     """An outlet with a queue, as its figures are read."""
 
@@ -187,8 +191,8 @@ def _couriers(settings: OutletSettings, intake: IntakeSettings, loop: Loop, open
         opened.callback(topic.close)
         cursor = _cursor(settings, loop, f"topic-{settings.events_topic}")
         heard = within(loop.rooms.inventory, settings.events_residency)
-        couriers["kafka"] = Courier(
-            "kafka", topic.send, cursor, types=settings.events_types, may_hear=heard, pending=settings.pending
+        couriers[TOPIC] = Courier(
+            TOPIC, topic.send, cursor, types=settings.events_types, may_hear=heard, pending=settings.pending
         )
     for number, receiver in enumerate(settings.webhooks):
         from forecastle.outlets.courier import Courier
@@ -225,9 +229,9 @@ def _tell(couriers: dict[str, Courier], loop: Loop) -> None:
     def listen(turned: Turned) -> None:
         untold.append(turned)
         while untold:  # more than one after the ledger was away
-            events = teller.events(untold[0])
-            for courier in couriers.values():
-                courier.offer(untold[0].closed.tick, events)
+            told = teller.events(untold[0])
+            for name, courier in couriers.items():
+                courier.offer(untold[0].closed.tick, told.records if name == TOPIC else told.pages)
             untold.popleft()
 
     loop.listeners.append(listen)

@@ -50,7 +50,7 @@ class Rooms:
     store: WindowStore
     predictor: Forecaster
     detection: Detector
-    group: Callable[[Sequence[Anomaly], int], tuple[Incident, ...]]
+    group: Callable[[Sequence[Anomaly], int, Windows], tuple[Incident, ...]]
     decide: Callable[[Situation], tuple[Plan, ...]]
     execute: Callable[[Plan, Situation], tuple[Outcome, ...]]
     ledger: Ledger
@@ -149,7 +149,7 @@ class Loop:
         anomalies = rooms.detection.detect(windows, self._previous)  # 4. ... -> anomalies -> incidents
         seen = {key.workload for key in windows.keys}
         told = (anomaly for anomaly in rooms.hear(tick) if anomaly.key.workload in seen)
-        incidents = rooms.group((*anomalies, *told), tick)
+        incidents = rooms.group((*anomalies, *told), tick, windows)
         self._previous = forecasts
         return Closed(tick, windows, forecasts, anomalies, incidents)
 

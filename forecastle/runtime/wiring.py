@@ -29,6 +29,7 @@ from forecastle.runtime.listeners import listening
 from forecastle.runtime.loop import Loop, Rooms
 from forecastle.runtime.providers import clouds
 from forecastle.runtime.records import inventory_digest, recorder
+from forecastle.runtime.releases import Rollouts, release_keeper
 from forecastle.runtime.worker import role, stopping, work
 from forecastle.settings import Settings
 from forecastle.types import Inventory, Outcome
@@ -48,7 +49,8 @@ def furnish(settings: Settings, *, intake: Intake | None = None, adapters: Mappi
     at, stock, step_ms = clock(settings), inventory(settings), int(settings.window.step_s * 1000)
     opened = dict(adapters) if adapters is not None else clouds(settings, at)
     ledger = SqlLedger(settings.ledger, at)
-    book, act = IncidentBook(settings.detect), executor(settings, ledger, opened, stock, at)
+    book = IncidentBook(settings.detect, stock.workloads, Rollouts(ledger, stock.pools).before)
+    act = executor(settings, ledger, opened, stock, at)
     detectors = detection(settings, step_ms)
     detectors.lenience = Words(ledger, step_ms).lenience
     rooms = Rooms(
@@ -73,7 +75,7 @@ def furnish(settings: Settings, *, intake: Intake | None = None, adapters: Mappi
         rebuild_ticks=memory_ticks(settings),
         fingerprint=inventory_digest(settings),
     )
-    loop.listeners.append(incident_keeper(ledger))
+    loop.listeners += [incident_keeper(ledger), release_keeper(ledger)]
     return loop
 
 

@@ -53,6 +53,17 @@ def test_alerts_at_another_site_or_workload_are_another_incident():
     assert {(i.workload, i.site, i.signals) for i in found} == {("shop", "eu", 1), ("shop", "us", 1), ("cart", "eu", 1)}
 
 
+def test_what_was_measured_long_before_goes_on_alone_when_the_witness_falls_silent():
+    book, late = IncidentBook(SETTINGS), START + 14 * STEP
+    book.update([measured()], START)
+    (both,) = book.update([told(at=late)], late)
+    (left,) = book.update([], late + 1)
+    (alone,) = IncidentBook(SETTINGS).update([measured()], START)
+    assert (both.id, both.at) == (left.id, late)
+    assert (left.at, left.cause, [a.key.metric for a in left.anomalies]) == (START, alone.cause, ["latency"])
+    assert book.update([], START + 15 * STEP) == ()
+
+
 @pytest.mark.parametrize("severity", list(Severity))
 def test_its_own_severity_is_believed(severity):
     (incident,) = IncidentBook(SETTINGS).update([told(severity=severity.value)], START)

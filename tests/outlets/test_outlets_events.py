@@ -34,7 +34,7 @@ def nothing(_tick: int) -> tuple[Plan, ...] | None:
 
 def told(*turns: Turned, since: int = 0, recorded: Callable[[int], tuple[Plan, ...] | None] = nothing) -> list[Event]:
     teller = Teller(since, recorded)
-    return [event for turn in turns for event in teller.events(turn)]
+    return [event for turn in turns for event in teller.events(turn).records]
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_a_ledger_that_is_away_leaves_the_turn_to_be_told() -> None:
     with pytest.raises(StoreUnavailable):
         teller.events(history)
     teller._recorded = nothing
-    assert [event.type for event in teller.events(history)] == [OPENED]
+    assert [event.type for event in teller.events(history).records] == [OPENED]
 
 
 # --- the form -------------------------------------------------------------------------------------------------------

@@ -151,6 +151,7 @@ class House:
     per_poll: int = 3
     ticks: int = 10
     decide: Callable[[Situation], tuple[Plan, ...]] = planned
+    grouped: list[tuple[int, int]] = field(default_factory=list)
     executed: list[str] = field(default_factory=list)
     turned: list[Turned] = field(default_factory=list)
     decided: list[Situation] = field(default_factory=list)
@@ -178,7 +179,8 @@ class House:
         )
         self.loop = Loop(rooms, "w", STEP, not_before=tick(3), rebuild_ticks=4, fingerprint="f", listeners=[self.turned.append])
 
-    def _group(self, anomalies: object, at: int) -> tuple[Incident, ...]:
+    def _group(self, anomalies: object, at: int, windows: Windows) -> tuple[Incident, ...]:
+        self.grouped.append((at, windows.end))
         return ()
 
     def _decide(self, situation: Situation) -> tuple[Plan, ...]:
@@ -218,6 +220,7 @@ def test_every_tick_from_the_first_to_be_decided_is_decided_once(ledger: SqlLedg
     assert house.executed == ["p3", "p4", "p5", "p6", "p7", "p8"]
     assert ledger.last_tick("w") == tick(8), "the newest tick is still open"
     assert [t.rebuilt for t in house.turned] == [True] * 3 + [False] * 6
+    assert house.grouped == [(t.closed.tick, t.closed.tick) for t in house.turned]
     assert house.model.previous == [None, *house.model.asked[:-1]], "the detector judges by the forecast made a step before"
 
 

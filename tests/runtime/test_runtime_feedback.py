@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,42 @@ def test_labels_are_read_by_training(ledger: SqlLedger, tmp_path: Path) -> None:
     ]
     (span,) = read_incidents(out)
     assert (span.start, span.end, span.workload, span.site) == (START, START, "shop", "eu")
+
+
+def test_a_word_said_at_once_labels_all_that_followed(ledger: SqlLedger, tmp_path: Path) -> None:
+    keep, out = incident_keeper(ledger), tmp_path / "labels.jsonl"
+    keep(turned(incident()))
+    say(ledger, "abc123", real=True, who="ann")
+    last = START + 180 * STEP
+    keep(turned(incident("abc123", LATENCY, ERRORS, at=START + 90 * STEP), tick=START + 90 * STEP))
+    keep(turned(incident(at=last), tick=last))
+    keep(turned(tick=last + STEP))
+    assert write_labels(ledger, out) == 1
+    (span,) = read_incidents(out)
+    assert (span.start, span.end) == (START, last)
+    again = say(ledger, "abc123", real=False, who="bob")
+    assert (again["at"], [metric for _, metric, _ in again["series"]]) == (last, ["errors", "latency"])
+
+
+def test_what_others_lasted_lengthens_no_label(ledger: SqlLedger, tmp_path: Path) -> None:
+    keep, out = incident_keeper(ledger), tmp_path / "labels.jsonl"
+    keep(turned(incident("short"), incident("long")))
+    say(ledger, "short", real=True, who="ann")
+    keep(turned(incident("long", at=START + 60 * STEP), tick=START + 60 * STEP))
+    keep(turned(tick=START + 61 * STEP))
+    assert write_labels(ledger, out) == 1
+    assert [span.end for span in read_incidents(out)] == [START]
+
+
+def test_a_label_begins_with_the_trouble_not_with_its_discovery(ledger: SqlLedger, tmp_path: Path) -> None:
+    found = incident(at=START + STEP, opened=START + STEP)
+    slow = replace(found.anomalies[0], evidence={"onset": START - 10 * STEP})
+    keep, out = incident_keeper(ledger), tmp_path / "labels.jsonl"
+    keep(turned(replace(found, anomalies=(slow,)), tick=START + STEP))
+    say(ledger, "abc123", real=True, who="ann")
+    keep(turned(tick=START + 2 * STEP))
+    write_labels(ledger, out)
+    assert [(span.start, span.end) for span in read_incidents(out)] == [(START - 10 * STEP, START + STEP)]
 
 
 def test_of_one_incident_the_last_word_is_the_label(ledger: SqlLedger, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from forecastle.clouds.sim import SimCloud
@@ -15,13 +16,15 @@ from forecastle.detect.engine import RING, Detection
 from forecastle.detect.swap import SwappingDetection
 from forecastle.errors import ConfigError
 from forecastle.guards.context import View
+from forecastle.intake.memory import MemoryIntake
 from forecastle.ledger.store import SqlLedger
 from forecastle.runtime.clocks import EventClock, WallClock
 from forecastle.runtime.config import load
+from forecastle.runtime.releases import RELEASE
 from forecastle.runtime.wiring import clock, detection, furnish, memory_ticks, resume_plans, run_worker
 from forecastle.runtime.worker import role
 from forecastle.settings import Settings
-from forecastle.types import Action, Kind, Plan, Pool, Status
+from forecastle.types import Action, Anomaly, AnomalyKind, Kind, Plan, Pool, SeriesKey, Severity, Status, Windows
 
 STEP = 60_000
 START = 1_760_000_040_000 // STEP * STEP
@@ -121,6 +124,20 @@ def test_memory_reaches_as_far_as_the_longest_chain(configure: Callable[..., Set
 def test_a_named_detector_is_followed_and_no_name_is_none(configure: Callable[..., Settings]) -> None:
     assert isinstance(detection(configure(), STEP), Detection)
     assert isinstance(detection(configure(detect={"model": "shop.detector"}), STEP), SwappingDetection)
+
+
+def test_incidents_are_judged_by_objectives_and_know_of_releases(configure: Callable[..., Settings]) -> None:
+    load = configure().fleet.workloads[0].model_dump(mode="json", exclude_unset=True)
+    load |= {"slo": {"name": "fast", "target": 0.99}, "vetoes": [{"metric": "p99", "above": 400}]}
+    loop = furnish(configure(fleet={"workloads": [load]}), intake=MemoryIntake([], EventClock(START)))
+    with loop.rooms.ledger.writing() as entries:
+        entries.add(RELEASE, {"pool": "shop-fra", "release": "r2", "before": "r1"}, START - STEP)
+    values, none = np.full((1, 5), 900, np.float32), np.zeros(1, bool)
+    windows = Windows((SeriesKey("shop", "p99"),), START, STEP, values, values > 0, none, none)
+    (incident,) = loop.rooms.group([Anomaly(SeriesKey("shop", "rps"), START, 2.0, 1.5, AnomalyKind.DIP)], START, windows)
+    loop.rooms.ledger.close()
+    assert incident.severity is Severity.CRITICAL
+    assert incident.cause == ("rps dip; objective fast (99%) missed: p99 900, limit 400; release r2 since 08:53 UTC, r1 before")
 
 
 def test_a_house_with_a_problem_is_not_furnished_and_touches_no_ledger(

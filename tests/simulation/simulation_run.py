@@ -129,7 +129,7 @@ class Controller:
             store=self.windows,
             predictor=mind,
             detection=mind,
-            group=IncidentBook(found.detect).update,
+            group=IncidentBook(found.detect, world.stock.workloads).update,
             decide=partial(decide, inventory=world.stock, settings=found.decide, guards=found.guards),
             execute=self.act.execute,
             ledger=self.store,
