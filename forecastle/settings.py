@@ -15,6 +15,7 @@ from forecastle.types import AnomalyKind, Domain, Mode, Severity
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -118,6 +119,15 @@ class DetectSettings(Room):
     warmup: int = Field(120, gt=0, description="slots before a series is judged")
     season: int = Field(1440, gt=0, description="slots of the main cycle: a trend or level that repeats it is no news")
     min_effect: Fraction = Field(0.1, description="smallest departure worth a word, as a share of the series' usual range")
+    floors: dict[str, NotNegative] = Field(
+        {"*ratio*": 0.0, "*utilization*": 0.0, "*new_principal*": 0.0},
+        description="glob of metrics -> amount in their unit that a departure must exceed; the first that matches counts",
+    )
+    min_count: NotNegative = Field(
+        2.0,
+        description="what a departure must exceed where no floor matches and the look-back has whole numbers alone, 10 at the "
+        "median: 2 to 3 is no news; a fall to nothing always is; 0: none",
+    )
     min_coverage: Fraction = Field(0.8, description="windows with less observed are not judged")
     group_s: Positive = Field(600.0, description="seconds within which anomalies of one workload are one incident")
     close_s: Positive = Field(900.0, description="quiet seconds after which an incident closes")

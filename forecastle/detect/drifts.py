@@ -60,7 +60,7 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> tuple[Found, M
     found.score[rows] = rise
     found.threshold[rows] = 3 * floor * c.lenience[rows]
     found.expected[rows] = means[:, :3].mean(axis=1)
-    found.actual[rows] = c.y[rows, -1]
+    found.actual[rows] = means[:, -1]
     found.since[rows] = size * BLOCKS
     return found, near
 

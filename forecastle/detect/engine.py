@@ -19,6 +19,7 @@ from scipy.special import ndtri
 from forecastle.detect import calm, drifts, feedback, habits, moves
 from forecastle.detect.causes import departures
 from forecastle.detect.columns import GRAIN, Columns, columns
+from forecastle.detect.floors import Floors
 from forecastle.detect.foresight import ScoreRing, normal_scores, take_rows
 from forecastle.detect.moves import Found
 from forecastle.detect.sites import lost_shares
@@ -77,7 +78,7 @@ class Detection:
         self.lenience: Callable[[int], Mapping[SeriesKey, float]] = lambda _tick: {}
         self.name = "built-in" if scorer is None else f"built-in+{scorer.name}"
         self._rate = alarm_rate(settings.budget, step_ms, _FAMILIES)
-        self._norms = calm.Norms()
+        self._norms, self._floors = calm.Norms(), Floors(settings)
         self._rings = {"forecast": ScoreRing(RING), "model": ScoreRing(RING)}
         self._pool = ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="detect")
 
@@ -114,6 +115,7 @@ class Detection:
         anomalies: list[Anomaly] = []
         for chunk in judged:
             chunk.found += [_effective(item, chunk.rows, chunk.columns, self.settings.min_effect) for item in learned]
+            self._floors.strike(chunk.found, windows, chunk.rows, chunk.columns)
             anomalies += self._anomalies(windows, chunk, shares)
         return tuple(anomalies)
 
