@@ -128,6 +128,9 @@ class DetectSettings(Room):
         description="what a departure must exceed where no floor matches and the look-back has whole numbers alone, 10 at the "
         "median: 2 to 3 is no news; a fall to nothing always is; 0: none",
     )
+    sides: dict[str, Literal["up", "down", "both"]] = Field(
+        {}, description="glob of metrics -> side of what is expected on which departures count; the first that matches does"
+    )
     min_coverage: Fraction = Field(0.8, description="windows with less observed are not judged")
     group_s: Positive = Field(600.0, description="seconds within which anomalies of one workload are one incident")
     close_s: Positive = Field(900.0, description="quiet seconds after which an incident closes")

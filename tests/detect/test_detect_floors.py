@@ -29,7 +29,7 @@ def one(values, metric="queue", settings=None, mask=None):
 def ever(values, settings, ticks=90, metric="queue"):
     """Kinds seen at every third of the newest ``ticks``."""
     engine, kinds = Detection(settings, STEP), set()
-    for k in range(0, ticks, 3):
+    for k in range((ticks - 1) % 3, ticks, 3):
         part = np.asarray(values[k : len(values) - ticks + k + 1], np.float32)[None]
         shown = windows(part.copy(), names=(SeriesKey("w", metric, ()),), end=START + k * STEP)
         kinds |= {a.kind for a in engine.detect(shown, None)}
@@ -110,7 +110,7 @@ def test_a_gap_and_a_flat_line_of_a_small_count_are_told():
 )
 def test_a_floor_strikes_every_departure_up_to_it_and_none_beyond(shape, kind):
     values = (500 + np.random.default_rng(7).normal(0, 3, SLOTS)).astype(np.float32)
-    at = SLOTS - 60
+    at = SLOTS - 61
     if shape in ("spike", "dip"):
         values[at] += 60 if shape == "spike" else -60
     elif shape == "level":
@@ -118,9 +118,9 @@ def test_a_floor_strikes_every_departure_up_to_it_and_none_beyond(shape, kind):
     elif shape == "leak":
         values[-600:] += np.linspace(0, 90, 600, dtype=np.float32)
     elif shape == "ramp":
-        values[at:] += np.minimum(2 * np.arange(60), 70)
+        values[at:] += np.minimum(2 * np.arange(61), 70)
     else:
-        values[at:] += np.random.default_rng(8).normal(0, 25, 60)
+        values[at:] += np.random.default_rng(8).normal(0, 25, 61)
     assert kind in ever(values, DetectSettings())
     floors = {"mem*": 1000.0, "*": 0.0}
     assert ever(values, DetectSettings(floors=floors), metric="Memory") == set()
@@ -156,6 +156,59 @@ def test_a_trend_is_measured_by_its_newest_block_not_by_one_slot():
     shown = windows(values.astype(np.float32)[None], names=(SeriesKey("w", "m", ()),))
     (anomaly,) = Detection(DetectSettings(floors={"m": 90.0}), STEP).detect(shown, None)
     assert "trend" in anomaly.evidence["families"]
+
+
+def shaped(shape, sign):
+    """A series in which ``shape`` goes up (``sign`` 1) or down (-1), and the kind that it is."""
+    values = (500 + np.random.default_rng(7).normal(0, 3, SLOTS)).astype(np.float32)
+    change = {
+        "spike": np.repeat([0.0, 60.0], [SLOTS - 1, 1]),
+        "level": np.repeat([0.0, 60.0], [SLOTS - 30, 30]),
+        "leak": np.concatenate([np.zeros(SLOTS - 600), np.linspace(0, 90, 600)]),
+        "excursion": np.repeat([0.0, 60.0, 0.0], [SLOTS - 50, 30, 20]),
+    }
+    kinds = {"level": AnomalyKind.LEVEL_SHIFT, "leak": AnomalyKind.TREND}
+    return values + sign * change[shape], kinds.get(shape, AnomalyKind.SPIKE if sign > 0 else AnomalyKind.DIP)
+
+
+@pytest.mark.parametrize("shape", ["spike", "level", "leak", "excursion"])
+@pytest.mark.parametrize(("sign", "watched", "other"), [(1, "up", "down"), (-1, "down", "up")])
+def test_only_departures_on_the_watched_side_are_told(shape, sign, watched, other):
+    values, kind = shaped(shape, sign)
+    both = ever(values, DetectSettings())
+    assert kind in both
+    assert kind in ever(values, DetectSettings(sides={"Q*": watched, "*": other}))
+    assert kind not in ever(values, DetectSettings(sides={"queue": other}))
+    assert ever(values, DetectSettings(sides={"latency": other})) == both
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_way_back_from_an_unwatched_departure_is_no_departure(sign):
+    settings = DetectSettings(sides={"*": "down" if sign > 0 else "up"})
+    for lasted in (30, 120):
+        values = 500 + np.random.default_rng(7).normal(0, 3, SLOTS)
+        values[-40 - lasted : -40] += 60 * sign
+        assert ever(values, DetectSettings())
+        assert ever(values, settings) == set()
+        values[-20] -= 150 * sign
+        assert one(values[:-19], settings=settings), "what passes the old level is one"
+
+
+@pytest.mark.parametrize("side", ["up", "down"])
+def test_gaps_flat_lines_and_growing_noise_have_no_side(side):
+    rng, settings = np.random.default_rng(2), DetectSettings(sides={"*": side})
+    values, mask = 500 + rng.normal(0, 3, SLOTS), np.ones(SLOTS, bool)
+    mask[-5:] = False
+    assert one(values, settings=settings, mask=mask) == [AnomalyKind.DROPOUT]
+    values[-80:] = 499
+    assert one(values, settings=settings) == [AnomalyKind.FLAT_LINE]
+    values[-80:] = 500 + rng.normal(0, 25, 80)
+    assert AnomalyKind.VARIANCE in ever(values, settings)
+
+
+def test_a_side_that_is_none_is_refused():
+    with pytest.raises(ValidationError, match="'up', 'down' or 'both'"):
+        DetectSettings(sides={"cpu": "left"})
 
 
 @pytest.mark.parametrize("given", [{"floors": {"cpu": -1.0}}, {"min_count": -1.0}])
