@@ -149,7 +149,7 @@ def dropout(c: Columns, late: Mask, least: int, coverage: float) -> Found:
     length = seen.shape[1]
     run = trailing_run(~seen)
     longest = _longest_before(seen, length - run)
-    came = seen.sum(axis=1) / np.maximum(c.age[rows] - run, 1)
+    came = seen.sum(axis=1) / np.maximum(c.age[rows] - c.excused[rows] - run, 1)
     threshold = np.maximum(np.where(late[rows], 0, 1.5 * longest), least - 1)
     found.fired[rows] = (run > threshold) & (came >= coverage) & (c.age[rows] - run >= _LEAST_HISTORY)
     found.score[rows], found.threshold[rows], found.since[rows] = run, threshold, run

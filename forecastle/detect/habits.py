@@ -49,11 +49,12 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that the windows hold, the season included."""
+    """All that the windows hold, the season included; ``covered`` are its slots under maintenance (None: none)."""
 
     windows: Windows
     settings: DetectSettings
     rate: float
+    covered: Mask | None = None
 
     def judged(self, rows: Rows, lenience: Floats32) -> Whole:
         """The rows by every family but dropouts, habits taken out."""
@@ -76,7 +77,8 @@ class Memory:
         width = min(end, self.settings.look_back + self.settings.season) - oldest
         then = [slice(end - ago - width, end - ago) for ago in agos]
         values, mask = (np.concatenate([of[rows, at] for at in then]) for of in (self.windows.values, self.windows.mask))
-        c = columns(replace(self.windows, values=values, mask=mask), slice(None), self.settings, width)
+        covered = None if self.covered is None else np.concatenate([self.covered[rows, at] for at in then])
+        c = columns(replace(self.windows, values=values, mask=mask), slice(None), self.settings, width, covered)
         c.lenience[:] = np.tile(lenience, len(agos))
         error = moves.residuals(c)
         surprise, stuck = moves.surprise(c, error, self.rate, floor), drifts.released(c, self.rate)
