@@ -162,7 +162,7 @@ class DetectSettings(Room):
     budget: Positive = Field(0.1, description="false alarms allowed per series and day")
     look_back: int = Field(720, gt=0, description="slots the detectors remember")
     warmup: int = Field(120, gt=0, description="slots before a series is judged")
-    season: int = Field(1440, gt=0, description="slots of the main cycle: a trend or level that repeats it is no news")
+    season: Count = Field(1440, description="slots of the main cycle: a trend or level that repeats it is no news; 0: no cycle")
     min_effect: Fraction = Field(0.1, description="smallest departure worth a word, as a share of the series' usual range")
     floors: dict[str, NotNegative] = Field(
         {"*ratio*": 0.0, "*utilization*": 0.0, "*new_principal*": 0.0},
@@ -189,6 +189,15 @@ class DetectSettings(Room):
         ("*auth*fail*", "*login*fail*", "*forbidden*", "*new_principal*"),
         description="globs of metrics that speak of an attack: their incidents are never restarted, only told or quarantined",
     )
+
+    @model_validator(mode="after")
+    def _judges(self) -> Self:
+        if self.warmup > self.look_back:
+            raise ValueError(
+                f"warmup {self.warmup} is longer than look_back {self.look_back}, so no series would ever be judged; "
+                f"write warmup: {self.look_back} or less"
+            )
+        return self
 
 
 class DecideSettings(Room):

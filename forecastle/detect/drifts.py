@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from forecastle.detect.columns import GRAIN, LAGS, STILL, Columns, grains
-from forecastle.detect.moves import Found, nothing
+from forecastle.detect.moves import BEFORE, RECENT, Found, nothing
 from forecastle.types import Floats32, Mask
 
 BLOCKS = 24
@@ -33,7 +33,7 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> tuple[Found, M
     the series bool[n] that meet `NEAR` of every condition.
     """
     found, near = nothing("trend", len(c.y)), np.zeros(len(c.y), bool)
-    size = c.y.shape[1] // BLOCKS // GRAIN * GRAIN
+    size = block_size(c.y.shape[1])
     if not size:
         return found, near
     means = block_means(c.coarse, size, BLOCKS)
@@ -63,6 +63,16 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> tuple[Found, M
     found.actual[rows] = means[:, -1]
     found.since[rows] = size * BLOCKS
     return found, near
+
+
+def block_size(look_back: int) -> int:
+    """Slots of each of the `BLOCKS` of a look-back; 0 where it is too short."""
+    return look_back // BLOCKS // GRAIN * GRAIN
+
+
+def compared(look_back: int) -> int:
+    """Slots of a look-back that are compared with those one season before."""
+    return max(RECENT + BEFORE, block_size(look_back) * BLOCKS)
 
 
 def blocks(y: Floats32, size: int) -> Floats32:

@@ -18,7 +18,7 @@ from scipy.special import ndtri
 
 from forecastle.detect import calm, drifts, feedback, habits, moves
 from forecastle.detect.causes import departures
-from forecastle.detect.columns import GRAIN, LAGS, Columns, columns
+from forecastle.detect.columns import LAGS, Columns, columns
 from forecastle.detect.floors import Floors
 from forecastle.detect.foresight import ScoreRing, normal_scores, take_rows
 from forecastle.detect.maintenance import Maintenance
@@ -277,10 +277,9 @@ def _kind(family: str, effect: float) -> AnomalyKind:
 
 def _season_ago(windows: Windows, part: Ints, c: Columns, season: int) -> tuple[Floats32 | None, Floats32 | None]:
     """Level difference and block means one season before, in the unit of ``c``; None when the window is too short."""
-    length, width = c.y.shape[1], windows.values.shape[1]
-    size = length // drifts.BLOCKS // GRAIN * GRAIN
-    span = max(moves.RECENT + moves.BEFORE, size * drifts.BLOCKS)
-    if width < season + span:
+    width, size = windows.values.shape[1], drifts.block_size(c.y.shape[1])
+    span = drifts.compared(c.y.shape[1])
+    if not season or width < season + span:
         return None, None
     here = slice(width - season - span, width - season)
     seen = windows.mask[part, here]

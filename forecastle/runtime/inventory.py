@@ -294,9 +294,27 @@ def maintenance(settings: Settings) -> Iterator[str]:
         yield f"maintenance {work.name}: {when}, {whose}{where}"
 
 
+def _blind_spots(settings: Settings) -> Iterator[str]:
+    """Windows too short for what the detectors are told to do, which they would silently leave."""
+    from forecastle.detect.drifts import compared
+
+    detect, kept = settings.detect, settings.window.look_back
+    if detect.warmup > kept:
+        yield (
+            f"detect.warmup: {detect.warmup} slots are more than window.look_back {kept}, so no series would ever be judged; "
+            f"write detect.warmup: {kept} or less"
+        )
+    needed = detect.season + compared(min(detect.look_back, kept))
+    if detect.season and needed > kept:
+        yield (
+            f"detect.season: {detect.season} slots and what is compared need window.look_back {needed}, it is {kept}; "
+            f"write window.look_back: {needed}, or detect.season: 0 to do without the cycle"
+        )
+
+
 def check(settings: Settings) -> list[str]:
     """Every problem of a configuration, without starting anything: references, limits, import strings, capabilities."""
-    problems = list(contradictions(settings))
+    problems = [*contradictions(settings), *_blind_spots(settings)]
     scaled = {pool.adapter for load in settings.fleet.workloads for pool in load.pools}
     sent = {share.adapter for load in settings.fleet.workloads for share in load.traffic}
     needed = {Kind.SCALE} | {Kind(book.action) for book in settings.playbooks if book.action != "notify"}
