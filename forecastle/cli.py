@@ -153,6 +153,8 @@ def check(
         raise typer.Exit(1)
     fleet = settings.fleet
     typer.echo(f"ok: {len(fleet.workloads)} workloads, {len(fleet.sites)} sites, {len(settings.clouds)} clouds")
+    for line in inventory.maintenance(settings):
+        typer.echo(line)
 
 
 @app.command()

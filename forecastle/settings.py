@@ -15,6 +15,7 @@ from forecastle.types import AnomalyKind, Domain, Mode, Severity
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -121,6 +122,51 @@ class PredictSettings(Room):
     )
 
 
+class WeeklyHours(Room):
+    """Hours that come every week."""
+
+    zone: str = Field(..., description="IANA time zone, such as Europe/Berlin")
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        ("mon", "tue", "wed", "thu", "fri"), description="local days on which it starts"
+    )
+    start: str = Field(..., pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time it opens, as HH:MM")
+    end: str = Field(
+        ..., pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time it closes, as HH:MM; up to start: the next day"
+    )
+    fold: Literal[0, 1] = Field(0, description="which of two equal local times is meant when DST ends: 0 first, 1 second")
+
+
+class LocalSpan(Room):
+    """A stretch of time, by local times."""
+
+    start: datetime = Field(..., description="local time it begins, as 2026-11-27T08:00")
+    end: datetime = Field(..., description="local time it is over")
+    zone: str = Field(..., description="IANA time zone of both, such as Europe/Berlin")
+    fold: Literal[0, 1] = Field(0, description="which of two equal local times is meant when DST ends: 0 first, 1 second")
+
+    @model_validator(mode="after")
+    def _local(self) -> Self:
+        if self.start.tzinfo is not None or self.end.tzinfo is not None:
+            raise ValueError("start and end are local times of zone; leave their offset away")
+        return self
+
+
+class MaintenanceSettings(Room):
+    """Declared work: what is measured meanwhile is neither judged nor learned from."""
+
+    name: str = Field(..., description="what the log calls it")
+    once: LocalSpan | None = Field(None, description="when it is; either this or `weekly`")
+    weekly: WeeklyHours | None = Field(None, description="when it is, every week")
+    workloads: frozenset[str] = Field(frozenset(), description="whose series it covers; empty: of all")
+    sites: frozenset[str] = Field(frozenset(), description="at which sites (label `site`); empty: at all, and without one")
+
+    @model_validator(mode="after")
+    def _has_time(self) -> Self:
+        if (self.once is None) == (self.weekly is None):
+            raise ValueError("needs one of once and weekly; write once: {start: ..., end: ..., zone: ...}")
+        return self
+
+
 class DetectSettings(Room):
     """Anomalies and incidents."""
 
@@ -128,9 +174,24 @@ class DetectSettings(Room):
     budget: Positive = Field(0.1, description="false alarms allowed per series and day")
     look_back: int = Field(720, gt=0, description="slots the detectors remember")
     warmup: int = Field(120, gt=0, description="slots before a series is judged")
-    season: int = Field(1440, gt=0, description="slots of the main cycle: a trend or level that repeats it is no news")
+    season: Count = Field(1440, description="slots of the main cycle: a trend or level that repeats it is no news; 0: no cycle")
     min_effect: Fraction = Field(0.1, description="smallest departure worth a word, as a share of the series' usual range")
+    floors: dict[str, NotNegative] = Field(
+        {"*ratio*": 0.0, "*utilization*": 0.0, "*new_principal*": 0.0},
+        description="glob of metrics -> amount in their unit that a departure must exceed; the first that matches counts",
+    )
+    min_count: NotNegative = Field(
+        2.0,
+        description="what a departure must exceed where no floor matches and the look-back has whole numbers alone, 10 at the "
+        "median: 2 to 3 is no news; a fall to nothing always is; 0: none",
+    )
+    sides: dict[str, Literal["up", "down", "both"]] = Field(
+        {}, description="glob of metrics -> side of what is expected on which departures count; the first that matches does"
+    )
     min_coverage: Fraction = Field(0.8, description="windows with less observed are not judged")
+    maintenance: tuple[MaintenanceSettings, ...] = Field(
+        (), description="declared work, during which the series it covers raise no anomaly"
+    )
     group_s: Positive = Field(600.0, description="seconds within which anomalies of one workload are one incident")
     close_s: Positive = Field(900.0, description="quiet seconds after which an incident closes")
     topology: dict[str, tuple[str, ...]] = Field(
@@ -142,6 +203,15 @@ class DetectSettings(Room):
         ("*auth*fail*", "*login*fail*", "*forbidden*", "*new_principal*"),
         description="globs of metrics that speak of an attack: their incidents are never restarted, only told or quarantined",
     )
+
+    @model_validator(mode="after")
+    def _judges(self) -> Self:
+        if self.warmup > self.look_back:
+            raise ValueError(
+                f"warmup {self.warmup} is longer than look_back {self.look_back}, so no series would ever be judged; "
+                f"write warmup: {self.look_back} or less"
+            )
+        return self
 
 
 class DecideSettings(Room):
@@ -158,19 +228,10 @@ class DecideSettings(Room):
     place_s: Positive = Field(5.0, description="seconds after which the greedy placement stands in")
 
 
-class ChangeWindow(Room):
+class ChangeWindow(WeeklyHours):
     """Hours of the week in which something may be taken away."""
 
     name: str = Field(..., description="what refusals call it")
-    zone: str = Field(..., description="IANA time zone, such as Europe/Berlin")
-    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        ("mon", "tue", "wed", "thu", "fri"), description="local days on which it starts"
-    )
-    start: str = Field(..., pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time it opens, as HH:MM")
-    end: str = Field(
-        ..., pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time it closes, as HH:MM; up to start: the next day"
-    )
-    fold: Literal[0, 1] = Field(0, description="which of two equal local times is meant when DST ends: 0 first, 1 second")
     workloads: frozenset[str] = Field(frozenset(), description="for whom it is; empty: for all")
 
 
@@ -480,22 +541,12 @@ class DemandSettings(Room):
         return self
 
 
-class EventSettings(Room):
+class EventSettings(LocalSpan):
     """A planned occasion, by local times."""
 
     name: str = Field(..., description="what plans call it")
-    start: datetime = Field(..., description="local time it begins, as 2026-11-27T08:00")
-    end: datetime = Field(..., description="local time it is over")
-    zone: str = Field(..., description="IANA time zone of both, such as Europe/Berlin")
-    fold: Literal[0, 1] = Field(0, description="which of two equal local times is meant when DST ends: 0 first, 1 second")
     factor: Positive = Field(1.0, description="what the forecast is multiplied by meanwhile")
     replicas: Count = Field(0, description="replicas there are meanwhile, at least; ordered the lead time earlier")
-
-    @model_validator(mode="after")
-    def _local(self) -> Self:
-        if self.start.tzinfo is not None or self.end.tzinfo is not None:
-            raise ValueError("start and end are local times of zone; leave their offset away")
-        return self
 
 
 class HolidaySettings(Room):

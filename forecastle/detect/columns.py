@@ -27,8 +27,9 @@ class Columns:
     """n series x L slots. ``y`` is ``(value - centre) / spread`` with gaps filled; ``spread`` the 5%-95% range.
 
     ``seen`` marks observed slots, ``sound`` those whose `LAGS` predecessors were observed too. ``judged`` bool[n]: old
-    enough, covered enough and observed now. ``age`` int[n] slots since the first observation. ``lenience`` float32[n]
-    is what people's words multiply a series' thresholds by, 1 where they said nothing. ``coarse`` are the `grains` of ``y``.
+    enough, observed enough, and observed now. ``age`` int[n] slots since the first observation, ``excused`` int[n] of them
+    under maintenance. ``lenience`` float32[n] is what people's words multiply a series' thresholds by, 1 where they said
+    nothing. ``coarse`` are the `grains` of ``y``.
     """
 
     y: Floats32
@@ -37,6 +38,7 @@ class Columns:
     sound: Mask
     judged: Mask
     age: np.ndarray
+    excused: np.ndarray
     centre: Floats32
     spread: Floats32
     lenience: Floats32
@@ -46,10 +48,17 @@ class Columns:
         return y * self.spread + self.centre
 
 
-def columns(windows: Windows, rows: slice | np.ndarray, settings: DetectSettings, length: int | None = None) -> Columns:
+def columns(
+    windows: Windows,
+    rows: slice | np.ndarray,
+    settings: DetectSettings,
+    length: int | None = None,
+    covered: Mask | None = None,
+) -> Columns:
     """The last ``length`` slots (None: ``look_back``) of the rows, prepared.
 
-    Slots before a young series began repeat it in reverse.
+    Slots before a young series began repeat it in reverse. Those under maintenance, ``covered`` bool as the windows' mask, are
+    not held against the rows' coverage.
     """
     length = min(length or settings.look_back, windows.values.shape[1])
     seen = windows.mask[rows, -length:] & np.isfinite(windows.values[rows, -length:])
@@ -57,14 +66,17 @@ def columns(windows: Windows, rows: slice | np.ndarray, settings: DetectSettings
     observed = seen.sum(axis=1)
     first = np.where(observed > 0, seen.argmax(axis=1), length)
     age = length - first
-    judged = (age >= settings.warmup) & (observed >= settings.min_coverage * age) & seen[:, -1]
+    excused = np.zeros_like(age)
+    if covered is not None:
+        excused = (covered[rows, -length:] & (np.arange(length) >= first[:, None])).sum(axis=1)
+    judged = (age - excused >= settings.warmup) & (observed >= settings.min_coverage * (age - excused)) & seen[:, -1]
     y = filled(values, seen, first)
     low, q25, centre, q75, high = _quantiles(y)
     spread = np.maximum(np.maximum(high - low, q75 - q25), np.maximum(0.02 * np.abs(centre), np.float32(1e-6)))
     y -= centre[:, None]
     y /= spread[:, None]
     lenience = np.ones(len(y), np.float32)
-    return Columns(y, grains(y), seen, _sound(seen), judged, age, centre, spread.astype(np.float32), lenience)
+    return Columns(y, grains(y), seen, _sound(seen), judged, age, excused, centre, spread.astype(np.float32), lenience)
 
 
 def filled(values: Floats32, seen: Mask, first: np.ndarray) -> Floats32:

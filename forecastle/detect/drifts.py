@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from forecastle.detect.columns import GRAIN, LAGS, STILL, Columns, grains
-from forecastle.detect.moves import Found, nothing
+from forecastle.detect.moves import BEFORE, RECENT, Found, nothing
 from forecastle.types import Floats32, Mask
 
 BLOCKS = 24
@@ -33,7 +33,7 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> tuple[Found, M
     the series bool[n] that meet `NEAR` of every condition.
     """
     found, near = nothing("trend", len(c.y)), np.zeros(len(c.y), bool)
-    size = c.y.shape[1] // BLOCKS // GRAIN * GRAIN
+    size = block_size(c.y.shape[1])
     if not size:
         return found, near
     means = block_means(c.coarse, size, BLOCKS)
@@ -60,9 +60,19 @@ def trend(c: Columns, floor: float, seasonal: Floats32 | None) -> tuple[Found, M
     found.score[rows] = rise
     found.threshold[rows] = 3 * floor * c.lenience[rows]
     found.expected[rows] = means[:, :3].mean(axis=1)
-    found.actual[rows] = c.y[rows, -1]
+    found.actual[rows] = means[:, -1]
     found.since[rows] = size * BLOCKS
     return found, near
+
+
+def block_size(look_back: int) -> int:
+    """Slots of each of the `BLOCKS` of a look-back; 0 where it is too short."""
+    return look_back // BLOCKS // GRAIN * GRAIN
+
+
+def compared(look_back: int) -> int:
+    """Slots of a look-back that are compared with those one season before."""
+    return max(RECENT + BEFORE, block_size(look_back) * BLOCKS)
 
 
 def blocks(y: Floats32, size: int) -> Floats32:
@@ -149,7 +159,7 @@ def dropout(c: Columns, late: Mask, least: int, coverage: float) -> Found:
     length = seen.shape[1]
     run = trailing_run(~seen)
     longest = _longest_before(seen, length - run)
-    came = seen.sum(axis=1) / np.maximum(c.age[rows] - run, 1)
+    came = seen.sum(axis=1) / np.maximum(c.age[rows] - c.excused[rows] - run, 1)
     threshold = np.maximum(np.where(late[rows], 0, 1.5 * longest), least - 1)
     found.fired[rows] = (run > threshold) & (came >= coverage) & (c.age[rows] - run >= _LEAST_HISTORY)
     found.score[rows], found.threshold[rows], found.since[rows] = run, threshold, run

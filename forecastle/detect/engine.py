@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +18,10 @@ from scipy.special import ndtri
 
 from forecastle.detect import calm, drifts, feedback, habits, moves
 from forecastle.detect.causes import departures
-from forecastle.detect.columns import GRAIN, Columns, columns
+from forecastle.detect.columns import LAGS, Columns, columns
+from forecastle.detect.floors import Floors
 from forecastle.detect.foresight import ScoreRing, normal_scores, take_rows
+from forecastle.detect.maintenance import Maintenance
 from forecastle.detect.moves import Found
 from forecastle.detect.sites import lost_shares
 from forecastle.detect.tails import alarm_rate, tail_threshold
@@ -77,7 +79,7 @@ class Detection:
         self.lenience: Callable[[int], Mapping[SeriesKey, float]] = lambda _tick: {}
         self.name = "built-in" if scorer is None else f"built-in+{scorer.name}"
         self._rate = alarm_rate(settings.budget, step_ms, _FAMILIES)
-        self._norms = calm.Norms()
+        self._norms, self._floors, self._works = calm.Norms(), Floors(settings), Maintenance(settings.maintenance)
         self._rings = {"forecast": ScoreRing(RING), "model": ScoreRing(RING)}
         self._pool = ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="detect")
 
@@ -93,7 +95,10 @@ class Detection:
         lenience = (
             np.array([words.get(key, 1.0) for key in windows.keys], np.float32) if words else np.ones(len(windows), np.float32)
         )
-        learned = [self._learned("forecast", windows, self._forecast_scores(windows, forecasts))]
+        covered = self._works.covered(windows)
+        if covered is not None:
+            windows = replace(windows, mask=windows.mask & ~covered)
+        learned = [self._learned("forecast", windows, self._forecast_scores(windows, forecasts, covered))]
         if self.scorer is not None:
             learned.append(self._learned("model", windows, self.scorer.score(windows)))
         tick = windows.end // self.step_ms
@@ -104,8 +109,12 @@ class Detection:
         others = _chunks(np.flatnonzero(~asked), _LOOKED_AT)
         for rows, near in zip(others, self._pool.map(lambda rows: self._near(windows, rows, lenience), others), strict=True):
             asked[rows] = near
+        if covered is not None:
+            asked &= ~covered[:, -1]
         judged = list(
-            self._pool.map(lambda rows: self._judge(windows, rows, due, lenience), _chunks(np.flatnonzero(asked), _CHUNK))
+            self._pool.map(
+                lambda rows: self._judge(windows, rows, due, lenience, covered), _chunks(np.flatnonzero(asked), _CHUNK)
+            )
         )
         lost = np.zeros(len(windows), np.bool_)
         for chunk in judged:
@@ -114,6 +123,7 @@ class Detection:
         anomalies: list[Anomaly] = []
         for chunk in judged:
             chunk.found += [_effective(item, chunk.rows, chunk.columns, self.settings.min_effect) for item in learned]
+            self._floors.strike(chunk.found, windows, chunk.rows, chunk.columns)
             anomalies += self._anomalies(windows, chunk, shares)
         return tuple(anomalies)
 
@@ -122,9 +132,9 @@ class Detection:
             return np.ones(len(rows), np.bool_)
         return self._norms.near(windows, rows, lenience[rows])
 
-    def _judge(self, windows: Windows, part: Ints, due: Mask, lenience: Floats32) -> _Judged:
+    def _judge(self, windows: Windows, part: Ints, due: Mask, lenience: Floats32, covered: Mask | None) -> _Judged:
         settings, floor = self.settings, self.settings.min_effect
-        c = columns(windows, part, settings)
+        c = columns(windows, part, settings, covered=covered)
         c.lenience[:] = lenience[part]
         weights = moves.autoregression(c)
         error = moves.residuals(c, weights)
@@ -139,14 +149,20 @@ class Detection:
             trend,
             moves.spread(c, error, self._rate, floor),
         ]
+        if covered is not None:
+            found[0].fired[covered[part, -calm.LEAST_GAP :].any(axis=1)] = False
         turn = np.flatnonzero(due[part])
         if len(turn) and c.y.shape[1] >= moves.LEAST:
             norms = calm.norms(c, turn, weights, found, self._rate)
             norms[drifting[turn]] = np.nan
             self._norms.keep(part[turn], windows.end // self.step_ms, norms, c.seen[turn, -1])
-        return _Judged(part, c, habits.news(found, error, c, habits.Memory(windows, settings, self._rate), part))
+        memory = habits.Memory(windows, settings, self._rate, covered)
+        return _Judged(part, c, habits.news(found, error, c, memory, part))
 
-    def _forecast_scores(self, windows: Windows, forecasts: Forecasts | None) -> tuple[Floats32, Floats32]:
+    def _forecast_scores(
+        self, windows: Windows, forecasts: Forecasts | None, covered: Mask | None
+    ) -> tuple[Floats32, Floats32]:
+        """Normal scores, NaN where the slots just before were under maintenance: the forecast may have seen them."""
         n = len(windows)
         if forecasts is None or forecasts.issued_at + forecasts.step_ms != windows.end:
             return np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
@@ -155,6 +171,8 @@ class Detection:
             first = take_rows(first, forecasts.keys, windows.keys)
         score = normal_scores(windows.values[:, -1], first, forecasts.quantiles)
         score = np.where(windows.mask[:, -1], np.abs(score), np.nan).astype(np.float32)
+        if covered is not None:
+            score[covered[:, -1 - LAGS :].any(axis=1)] = np.nan
         return score, first[:, first.shape[1] // 2]
 
     def _learned(self, name: str, windows: Windows, answer: tuple[Floats32, Floats32]) -> _Learned:
@@ -259,10 +277,9 @@ def _kind(family: str, effect: float) -> AnomalyKind:
 
 def _season_ago(windows: Windows, part: Ints, c: Columns, season: int) -> tuple[Floats32 | None, Floats32 | None]:
     """Level difference and block means one season before, in the unit of ``c``; None when the window is too short."""
-    length, width = c.y.shape[1], windows.values.shape[1]
-    size = length // drifts.BLOCKS // GRAIN * GRAIN
-    span = max(moves.RECENT + moves.BEFORE, size * drifts.BLOCKS)
-    if width < season + span:
+    width, size = windows.values.shape[1], drifts.block_size(c.y.shape[1])
+    span = drifts.compared(c.y.shape[1])
+    if not season or width < season + span:
         return None, None
     here = slice(width - season - span, width - season)
     seen = windows.mask[part, here]

@@ -49,11 +49,12 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that the windows hold, the season included."""
+    """All that the windows hold, the season included; ``covered`` are its slots under maintenance (None: none)."""
 
     windows: Windows
     settings: DetectSettings
     rate: float
+    covered: Mask | None = None
 
     def judged(self, rows: Rows, lenience: Floats32) -> Whole:
         """The rows by every family but dropouts, habits taken out."""
@@ -72,11 +73,12 @@ class Memory:
 
         They remember as much as there was ``oldest`` slots before, so that the answer does not hang on who is asked together.
         """
-        end, floor = self.windows.values.shape[1], self.settings.min_effect
-        width = min(end, self.settings.look_back + self.settings.season) - oldest
+        end, floor, season = self.windows.values.shape[1], self.settings.min_effect, self.settings.season
+        width = (min(end, self.settings.look_back + season) if season else end) - oldest
         then = [slice(end - ago - width, end - ago) for ago in agos]
         values, mask = (np.concatenate([of[rows, at] for at in then]) for of in (self.windows.values, self.windows.mask))
-        c = columns(replace(self.windows, values=values, mask=mask), slice(None), self.settings, width)
+        covered = None if self.covered is None else np.concatenate([self.covered[rows, at] for at in then])
+        c = columns(replace(self.windows, values=values, mask=mask), slice(None), self.settings, width, covered)
         c.lenience[:] = np.tile(lenience, len(agos))
         error = moves.residuals(c)
         surprise, stuck = moves.surprise(c, error, self.rate, floor), drifts.released(c, self.rate)
@@ -180,7 +182,7 @@ def habitual(
 
 def drifting(c: Columns, look_back: int) -> Mask:
     """Whether the change over the newest look-back is no larger than `TREND` times any that ended before it began."""
-    size = look_back // drifts.BLOCKS // GRAIN * GRAIN
+    size = drifts.block_size(look_back)
     if not size or c.y.shape[1] < look_back:
         return np.zeros(len(c.y), bool)
     means = drifts.block_means(c.coarse, size, c.y.shape[1] // size)

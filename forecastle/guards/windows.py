@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from forecastle.guards.context import GuardContext, grows
 from forecastle.guards.gates import Objection
-from forecastle.settings import ChangeWindow
+from forecastle.settings import LocalSpan, WeeklyHours
 from forecastle.types import Action, Kind
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -36,24 +36,38 @@ def change_window(action: Action, ctx: GuardContext) -> Objection | None:
     return Objection(f"outside the change windows ({names})" + "".join(f"; {text}: closed" for text in unreadable))
 
 
-def open_at(window: ChangeWindow, at: int) -> bool:
-    """Whether ``at`` (ms) is inside the window. Raises ValueError when its zone or a time is not known.
+def open_at(window: WeeklyHours, at: int) -> bool:
+    """Whether ``at`` (ms) is inside the window. Raises ValueError when its zone or a time is not known."""
+    return any(spans(window, at, at + 1))
+
+
+def spans(window: WeeklyHours, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Start and end (ms) of each stretch of the window that meets ``begin`` ... ``end`` (ms, exclusive).
 
     A local time that happens twice (DST ends) is meant as ``window.fold`` says, one that never happens as if the clocks had
-    not been changed yet. A window that ends before it starts ends the next day.
+    not been changed yet. A window that ends before it starts ends the next day. Raises ValueError for an unknown zone.
     """
-    return any(start <= at < end for start, end in _spans(window, at))
-
-
-def _spans(window: ChangeWindow, at: int) -> Iterator[tuple[int, int]]:
-    """Start and end (ms) of the window on the local days around ``at``."""
     zone = _zone(window.zone)
-    start, end = time.fromisoformat(window.start), time.fromisoformat(window.end)
-    today = datetime.fromtimestamp(at / 1000, UTC).astimezone(zone).date()
-    for day in (today - timedelta(days=1), today):
+    opens, closes = time.fromisoformat(window.start), time.fromisoformat(window.end)
+    day, newest = (datetime.fromtimestamp(at / 1000, UTC).astimezone(zone).date() for at in (begin, end))
+    day -= timedelta(days=1)
+    while day <= newest:
         if DAYS[day.weekday()] in window.days:
-            last = day if start < end else day + timedelta(days=1)
-            yield _instant(day, start, zone, window.fold), _instant(last, end, zone, window.fold)
+            last = day if opens < closes else day + timedelta(days=1)
+            start, stop = _instant(day, opens, zone, window.fold), _instant(last, closes, zone, window.fold)
+            if start < end and stop > begin and start < stop:
+                yield start, stop
+        day += timedelta(days=1)
+
+
+def interval(span: LocalSpan) -> tuple[int, int]:
+    """Start and end in ms; a local time that never happens counts as if the clocks had not changed yet.
+
+    Raises ValueError for an unknown zone.
+    """
+    zone = _zone(span.zone)
+    start, end = (int(local.replace(tzinfo=zone, fold=span.fold).timestamp() * 1000) for local in (span.start, span.end))
+    return start, end
 
 
 def _instant(day: date, local: time, zone: ZoneInfo, fold: int) -> int:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from operator import ge
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
 from forecastle.decide.erlang import reachable
 from forecastle.decide.events import check_calendar
 from forecastle.errors import ConfigError
+from forecastle.guards.windows import interval
 from forecastle.runtime.extras import remedy
 from forecastle.settings import (
     DemandSettings,
-    EventSettings,
     HolidaySettings,
     PlaybookSettings,
     PolicySettings,
@@ -90,7 +91,7 @@ def _workload(load: WorkloadSettings) -> Workload:
         pools=tuple(pool.name for pool in load.pools),
         traffic=tuple(share.name for share in load.traffic),
         vetoes=tuple((key(load.name, v.metric, v.labels), v.above) for v in load.vetoes),
-        events=tuple(Event(e.name, *_interval(e), e.factor, e.replicas) for e in load.events),
+        events=tuple(Event(e.name, *interval(e), e.factor, e.replicas) for e in load.events),
         holidays=_holidays(load.holidays) if load.holidays is not None else None,
         slo=_objective(load.name, load.slo) if load.slo is not None else None,
     )
@@ -110,13 +111,6 @@ def _demand(workload: str, demand: DemandSettings) -> Demand:
     if service is not None:
         queued = Service(service.service_time_s, service.latency_target_s, service.percentile, service.wait, service.slots)
     return Demand(key(workload, demand.metric, demand.labels), demand.per_replica, learned, queued)
-
-
-def _interval(event: EventSettings) -> tuple[int, int]:
-    """Start and end of an occasion in ms; a local time that never happens counts as if the clocks had not changed yet."""
-    zone = ZoneInfo(event.zone)
-    start, end = (int(local.replace(tzinfo=zone, fold=event.fold).timestamp() * 1000) for local in (event.start, event.end))
-    return start, end
 
 
 def _holidays(days: HolidaySettings) -> Holidays:
@@ -155,6 +149,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
             known = ", ".join(kind.value for kind in AnomalyKind)
             yield f"playbook {book.name}: unknown anomaly kinds {', '.join(unknown)}; known: {known}"
     yield from _window_contradictions(settings)
+    yield from _maintenance_contradictions(settings)
     for load in fleet.workloads:
         yield from _pool_contradictions(load, sites, settings)
         if load.policy != "default" and load.policy not in settings.policies:
@@ -193,6 +188,16 @@ def _window_contradictions(settings: Settings) -> Iterator[str]:
             yield f"guards.windows {window.name}: workload '{name}' is not in fleet.workloads"
 
 
+def _maintenance_contradictions(settings: Settings) -> Iterator[str]:
+    """Zones nobody knows, work that is over before it begins. Workloads and sites are any that series name."""
+    for work in settings.detect.maintenance:
+        name, when = f"detect.maintenance {work.name}", work.once or work.weekly
+        if when is not None and when.zone not in available_timezones():
+            yield f"{name}: zone '{when.zone}' is no IANA time zone; write one such as Europe/Berlin"
+        elif work.once is not None and ge(*interval(work.once)):
+            yield f"{name}: ends at {work.once.end:%Y-%m-%dT%H:%M}, not after its start; exchange them"
+
+
 def _workload_contradictions(load: WorkloadSettings, sites: dict[str, Any], settings: Settings) -> Iterator[str]:
     allowed = [
         pool
@@ -226,7 +231,7 @@ def _occasion_contradictions(load: WorkloadSettings) -> Iterator[str]:
         if event.zone not in zones:
             yield f"{name}: zone '{event.zone}' is no IANA time zone; write one such as Europe/Berlin"
             continue
-        start, end = _interval(event)
+        start, end = interval(event)
         if end <= start:
             yield f"{name}: ends at {event.end:%Y-%m-%dT%H:%M}, not after its start; exchange them"
         if event.replicas > load.max:
@@ -276,9 +281,40 @@ def resolve(path: str) -> Any:
         raise ConfigError(f"import string '{path}': '{module_name}' has no '{name}'; it has: {public}") from None
 
 
+def maintenance(settings: Settings) -> Iterator[str]:
+    """A line for each declared work: when it is, and whose series it hides."""
+    for work in settings.detect.maintenance:
+        when = ""
+        if work.once is not None:
+            when = f"{work.once.start:%Y-%m-%dT%H:%M} to {work.once.end:%Y-%m-%dT%H:%M} {work.once.zone}"
+        elif work.weekly is not None:
+            when = f"{', '.join(work.weekly.days)} {work.weekly.start} to {work.weekly.end} {work.weekly.zone}"
+        whose = ", ".join(sorted(work.workloads)) or "all workloads"
+        where = f" at {', '.join(sorted(work.sites))}" if work.sites else ""
+        yield f"maintenance {work.name}: {when}, {whose}{where}"
+
+
+def _blind_spots(settings: Settings) -> Iterator[str]:
+    """Windows too short for what the detectors are told to do, which they would silently leave."""
+    from forecastle.detect.drifts import compared
+
+    detect, kept = settings.detect, settings.window.look_back
+    if detect.warmup > kept:
+        yield (
+            f"detect.warmup: {detect.warmup} slots are more than window.look_back {kept}, so no series would ever be judged; "
+            f"write detect.warmup: {kept} or less"
+        )
+    needed = detect.season + compared(min(detect.look_back, kept))
+    if detect.season and needed > kept:
+        yield (
+            f"detect.season: {detect.season} slots and what is compared need window.look_back {needed}, it is {kept}; "
+            f"write window.look_back: {needed}, or detect.season: 0 to do without the cycle"
+        )
+
+
 def check(settings: Settings) -> list[str]:
     """Every problem of a configuration, without starting anything: references, limits, import strings, capabilities."""
-    problems = list(contradictions(settings))
+    problems = [*contradictions(settings), *_blind_spots(settings)]
     scaled = {pool.adapter for load in settings.fleet.workloads for pool in load.pools}
     sent = {share.adapter for load in settings.fleet.workloads for share in load.traffic}
     needed = {Kind.SCALE} | {Kind(book.action) for book in settings.playbooks if book.action != "notify"}

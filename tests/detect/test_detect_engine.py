@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.special import ndtri
 
 sys.path.insert(0, str(Path(__file__).parent))
 from detect_worlds import START, STEP, daily, keys, windows
 
 from forecastle.detect.columns import columns
-from forecastle.detect.engine import RING, Detection
+from forecastle.detect.drifts import compared
+from forecastle.detect.engine import RING, Detection, _season_ago
 from forecastle.detect.foresight import ScoreRing, normal_scores
 from forecastle.detect.tails import alarm_rate, tail_threshold
 from forecastle.settings import DetectSettings
@@ -320,3 +322,34 @@ def test_columns_fill_gaps_with_the_value_before():
 
 def test_no_series_no_verdict():
     assert Detection(SETTINGS, STEP).detect(windows(np.zeros((0, 100), np.float32), names=()), None) == ()
+
+
+# --- settings that would switch something off ------------------------------------------------------------------------
+
+
+def test_a_warm_up_longer_than_the_look_back_is_refused():
+    with pytest.raises(ValidationError, match="no series would ever be judged; write warmup: 100 or less"):
+        DetectSettings(look_back=100, warmup=101)
+    assert DetectSettings(look_back=100, warmup=100).warmup == 100
+
+
+def test_without_a_season_all_that_the_window_holds_is_remembered():
+    values, none = daily(N, SLOTS), DetectSettings(season=0)
+    assert verdicts(values, settings=none) == {}
+    values[VICTIM, -1] += 60
+    assert set(verdicts(values, settings=none)) == {keys(N)[VICTIM]}
+    values[VICTIM, 100] += 60
+    assert verdicts(values, settings=none) == {}, "it has happened before"
+    assert set(verdicts(values)) == {keys(N)[VICTIM]}, "longer ago than a season and a look-back"
+    level = daily(N, SLOTS)
+    level[VICTIM, -12:] += 50
+    assert [a.kind for a in verdicts(level, settings=none).values()] == [AnomalyKind.LEVEL_SHIFT]
+
+
+@pytest.mark.parametrize("look_back", [24, 130, 720])
+def test_the_season_ago_is_compared_from_the_length_on_that_the_check_asks_for(look_back):
+    settings = DetectSettings(look_back=look_back, warmup=10)
+    for more, there in ((-1, False), (0, True)):
+        shown = windows(daily(1, 1440 + compared(look_back) + more), names=keys(1))
+        shift, means = _season_ago(shown, np.arange(1), columns(shown, np.arange(1), settings), settings.season)
+        assert [shift is not None, means is not None] == [there, there]

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from guard_worlds import context, fleet, fresh, heal, inventory, pool, scale, seen
 
-from forecastle.guards.windows import change_window, open_at
+from forecastle.guards.windows import change_window, open_at, spans
 from forecastle.runtime.inventory import contradictions
 from forecastle.settings import ChangeWindow, GuardSettings, Settings
 
@@ -93,3 +93,12 @@ def _world(windows: list[ChangeWindow]):
     observed = {"shop-fra": seen(10)}
     settings = GuardSettings(windows=tuple(windows))
     return context(fleet(observed=observed), inventory(pool()), fresh(0, 5), settings)
+
+
+def test_all_stretches_that_meet_a_time_are_found() -> None:
+    night, day = window(), 86_400_000
+    begin = at("2026-01-14T12:00")
+    found = list(spans(night, begin, begin + 2 * day))
+    assert found == [(at(f"2026-01-{d}T22:00"), at(f"2026-01-{d + 1}T04:00")) for d in (14, 15)]
+    assert list(spans(night, at("2026-01-15T03:59"), at("2026-01-15T04:00"))) == found[:1]
+    assert list(spans(night, at("2026-01-15T04:00"), at("2026-01-15T22:00"))) == []

@@ -37,7 +37,7 @@ def settings(folder: Path, worker: str = "w", **outlets: Any) -> Settings:
     made = {
         "window": {"look_back": 60, "lateness_s": 0},
         "predict": {"model": "", "season": 60, "horizon": 20, "coverage_window": 20},
-        "detect": {"model": "", "look_back": 30, "warmup": 10},
+        "detect": {"model": "", "look_back": 30, "warmup": 10, "season": 0},
         "guards": {"warmup_s": 0},
         "act": {"verify_s": 0},
         "ledger": {"url": f"sqlite:///{folder}/ledger.db", "kill_file": ""},

@@ -32,7 +32,7 @@ PRICES = {"fra": 0.1, "ams": 0.2, "ohio": 0.01, "bare": 0.01}
 QUIET = {
     "window": {"look_back": 60, "lateness_s": 0},
     "predict": {"model": "", "season": 60, "horizon": 10, "coverage_window": 20},
-    "detect": {"model": "", "look_back": 30, "warmup": 10},
+    "detect": {"model": "", "look_back": 30, "warmup": 10, "season": 0},
     "guards": {"warmup_s": 0, "step_up_replicas": 100, "heals_per_domain_h": 0, "heals_global_h": 0},
     "act": {"verify_s": 0},
 }

@@ -112,3 +112,22 @@ def test_check_names_a_capability_the_playbooks_need(monkeypatch: pytest.MonkeyP
         {"clouds": {"c": {"adapter": "json:loads"}}, "playbooks": [{"name": "x", "action": "restart"}]}
     )
     assert check(books) == ["clouds.c: lacks restart, which the playbooks ask for"]
+
+
+@pytest.mark.parametrize(
+    ("detect", "kept", "fix"),
+    [
+        ({}, 2159, "write window.look_back: 2160, or detect.season: 0 to do without the cycle"),
+        ({}, 2160, ""),
+        ({"season": 0}, 300, ""),
+        ({"season": 1440, "look_back": 130}, 1559, "write window.look_back: 1560, or detect.season: 0"),
+        ({"season": 1440, "look_back": 130}, 1560, ""),
+        ({"season": 24, "look_back": 24, "warmup": 8}, 93, "write window.look_back: 94"),
+        ({"season": 0}, 119, "write detect.warmup: 119 or less"),
+    ],
+)
+def test_windows_too_short_for_the_detectors_are_found_with_the_fix(detect: dict[str, int], kept: int, fix: str) -> None:
+    given = Settings.model_validate({"detect": detect, "window": {"look_back": kept}})
+    found = [problem for problem in check(given) if problem.startswith("detect.")]
+    assert len(found) == bool(fix)
+    assert all(fix in problem for problem in found)

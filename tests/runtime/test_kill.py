@@ -75,7 +75,7 @@ def configuration(folder: Path, bootstrap: str, topic: str, group: str) -> Path:
         },
         "window": {"look_back": 120, "lateness_s": 0},
         "predict": {"model": "", "season": 120, "horizon": 10, "coverage_window": 40},
-        "detect": {"model": "", "look_back": 60, "warmup": 30, "budget": 50},
+        "detect": {"model": "", "look_back": 60, "warmup": 30, "season": 0, "budget": 50},
         "guards": {"warmup_s": 600},
         "act": {"verify_s": 0},
         "ledger": {"url": f"sqlite:///{folder}/ledger.db", "kill_file": str(folder / "KILL")},

@@ -49,7 +49,7 @@ def configuration(folder: Path, **fleet: Any) -> Path:
     settings = {
         "window": {"look_back": 60, "lateness_s": 0},
         "predict": {"model": "", "season": 60, "horizon": 10, "coverage_window": 20},
-        "detect": {"model": "", "look_back": 30, "warmup": 10},
+        "detect": {"model": "", "look_back": 30, "warmup": 10, "season": 0},
         "guards": {"warmup_s": 0},
         "act": {"verify_s": 0},
         "ledger": {"url": f"sqlite:///{folder}/ledger.db", "kill_file": str(folder / "KILL")},

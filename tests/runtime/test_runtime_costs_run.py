@@ -25,7 +25,7 @@ TICKS = 90
 QUIET = {
     "window": {"look_back": 60, "lateness_s": 0},
     "predict": {"model": "", "season": 60, "horizon": 10, "coverage_window": 20},
-    "detect": {"model": "", "look_back": 30, "warmup": 10},
+    "detect": {"model": "", "look_back": 30, "warmup": 10, "season": 0},
     "guards": {"warmup_s": 0},
     "act": {"verify_s": 0},
 }

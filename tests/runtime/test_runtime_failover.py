@@ -77,7 +77,7 @@ def test_the_report_survives_a_restart_and_names_its_person(make: Make) -> None:
 
 def test_a_site_that_goes_silent_is_drained_and_replaced_in_the_tick_that_finds_it(make: Make) -> None:
     """Of one the cloud agrees that nothing is ready there; of the other it does not, and two people are asked."""
-    long = {"window": {"look_back": 120, "lateness_s": 0}, "detect": {"model": "", "look_back": 90, "warmup": 60}}
+    long = {"window": {"look_back": 120, "lateness_s": 0}, "detect": {"model": "", "look_back": 90, "warmup": 60, "season": 0}}
     house = make(plain("shop", 1), workload("mail", 9), dark="fra", ticks=120, lost=105, **long)
     house.at(104, lambda: house.fail(only="shop"))
     house.run()

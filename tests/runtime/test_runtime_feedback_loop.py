@@ -29,7 +29,7 @@ def settings(folder: Path) -> Settings:
     made = {
         "window": {"look_back": 120, "lateness_s": 0},
         "predict": {"model": "", "season": 60, "horizon": 5, "coverage_window": 20},
-        "detect": {"model": "", "look_back": 120, "warmup": 60, "group_s": 300, "close_s": 300},
+        "detect": {"model": "", "look_back": 120, "warmup": 60, "season": 0, "group_s": 300, "close_s": 300},
         "ledger": {"url": f"sqlite:///{folder}/ledger.db", "kill_file": ""},
         "runtime": {"health": str(folder / "health.json"), "clock": "event"},
     }
