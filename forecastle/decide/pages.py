@@ -36,7 +36,7 @@ def pages(tick: Tick, remedies: Sequence[Remedy], refusals: Sequence[Refusal], n
     for name, sight in tick.sights.items():
         if sight.dark_s > tick.guards.dark_s:
             yield Page(sight.load.pools[0], "data_dark", f"DATA_DARK: no demand of {name} for {sight.dark_s:g} s", hourly)
-    for remedy in remedies:
+    for remedy in _one_a_fault(tick, remedies):
         if remedy.page:
             pool = pools_of(remedy.incident, tick)[0]
             yield Page(pool, remedy.incident.id, remedy.page, remedy.incident.opened_at)
@@ -47,6 +47,22 @@ def pages(tick: Tick, remedies: Sequence[Remedy], refusals: Sequence[Refusal], n
         mine = [note for note in notes if note.partition(":")[0] == name]
         if mine:
             yield Page(sight.load.pools[0], "not_placed", "not placed: " + "; ".join(mine), hourly)
+
+
+def _one_a_fault(tick: Tick, remedies: Sequence[Remedy]) -> Iterator[Remedy]:
+    """Of the incidents of one fault whose playbook tells people, the one where it likely began, or else the first.
+
+    The others go untold also when that one is over and people know of it.
+    """
+    telling = [r.incident for r in remedies if r.playbook.action is Kind.NOTIFY and r.incident.group]
+    chosen = {i.group: i.id for i in reversed(telling)} | {i.group: i.id for i in telling if i.id == i.root}
+    pools = {o.pool for o in tick.situation.fleet.outcomes if o.kind is Kind.NOTIFY}
+    for remedy in remedies:
+        one = remedy.incident
+        explained = remedy.playbook.action is Kind.NOTIFY and one.group and one.id != one.root
+        known = explained and any(_told(Page(pool, one.root, "", 0), tick) for pool in pools)
+        if not explained or (chosen[one.group] == one.id and not known):
+            yield remedy
 
 
 def notices(tick: Tick, found: Iterable[Page]) -> list[Action]:

@@ -11,6 +11,7 @@ from decide_worlds import (
     RPS,
     STEP,
     actions,
+    anomaly,
     fleet,
     incident,
     load,
@@ -24,7 +25,7 @@ from decide_worlds import (
 )
 
 from forecastle.decide.explain import explain
-from forecastle.types import Action, Fleet, Kind, Mode, Plan, Situation, Status, Windows
+from forecastle.types import Action, Fleet, Kind, Mode, Outcome, Plan, Situation, Status, Windows
 
 TEN = fleet(seen("shop-fra", 10), seen("shop-ams", 10))
 BOOKS = [playbook(Kind.NOTIFY)]
@@ -165,3 +166,28 @@ def test_heals_and_pages_are_told_in_words() -> None:
     assert "restart shop-fra (" in text(found)
     found = plans(situation(640, TEN, incidents=[incident()]), stock(playbooks=BOOKS))
     assert "tell a human about shop-fra (i1)" in text(found)
+
+
+def faults(*names: str, outcomes: tuple[Outcome, ...] = (), **books: Kind) -> list[str]:
+    """Subjects of the pages about incidents of one fault that began with ``i1``; ``books`` are playbooks other than telling."""
+    found = [
+        incident(id=name, group="g", root="i1", anomalies=(anomaly(metric=f"of_{name}"),), opened_at=NOW - n * STEP)
+        for n, name in enumerate(names)
+    ]
+    answers = [playbook(books.get(name, Kind.NOTIFY), metric=f"of_{name}") for name in names]
+    made = plans(situation(640, replace(TEN, outcomes=outcomes), incidents=found), stock(playbooks=answers))
+    return [page.replica for page in actions(made, Kind.NOTIFY)]
+
+
+def test_of_one_fault_the_incident_where_it_began_is_told() -> None:
+    assert faults("i3", "i1", "i2") == ["i1"]
+
+
+def test_of_one_fault_whose_beginning_is_told_to_nobody_the_first_is() -> None:
+    assert faults("i3", "i2") == ["i2"], "the older one"
+    assert faults("i1", "i2", i1=Kind.RESTART) == ["i2"]
+
+
+def test_what_a_fault_left_behind_is_no_news_once_people_know_of_it() -> None:
+    assert faults("i2", outcomes=(told(30),)) == []
+    assert faults("i2", outcomes=(told(30, status=Status.FAILED),)) == ["i2"]
