@@ -8,10 +8,9 @@ the false-alarm budget. ``benchmarks/bench_detect.py`` says on which series the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +20,9 @@ from forecastle.detect.auditions import Recorded, learn, perform, rule
 from forecastle.detect.selector import Choice, Pair, of_family, read_choices
 from forecastle.detect.tails import alarm_rate, tail_threshold
 from forecastle.errors import ConfigError
+from forecastle.runtime.batch_detect_names import Events
 from forecastle.runtime.timestamps import epoch_ms
-from forecastle.types import AnomalyKind, Floats, Mask
-
-Explain: TypeAlias = Callable[[int], tuple[AnomalyKind, dict[str, Any]]]
+from forecastle.types import Floats, Mask
 
 _REFRESH, _REMEMBER = 256, 5000
 _WARMUP = 30
@@ -98,32 +96,28 @@ def judge(
 ) -> Verdicts:
     """Verdicts on ``values`` float64[n, c] after ``train`` rows; NaN is a gap: its own kind of event, never a spike.
 
-    ``choice`` says which scorer speaks; None: the one that the rule of thumb names.
+    Gaps and flat lines are those of single columns. What is missing has no say in the score of its row; a row without any
+    value is not judged. ``choice`` says which scorer speaks; None: the one that the rule of thumb names.
     """
-    gap: Mask = np.asarray(~np.isfinite(values).all(axis=1))
+    missing: Mask = ~np.isfinite(values)
+    gap: Mask = np.asarray(missing.all(axis=1))
     pair, why = _speaker(choice, train, values.shape[1])
-    filled = trails.forward(values, train)
-    score, parts = perform(filled, train, pair)
-    if values.shape[1] == 1:
-        y = trails.standardized(values[:, 0], train)
-        explain, still = _single(y, values[:, 0], train), _still(y, gap, train)
-    else:
-        explain, still = _several(parts, filled, names), np.zeros(len(gap), bool)
+    score, parts = perform(trails.forward(values, train), train, pair, missing)
+    events = Events(values, parts, names, train)
     if pair.scorer in _SHAPES:
-        news, least = trails.novelty(y, train), NEWS * (_PLAIN_BUDGET / budget) ** _STEEPNESS
+        news = trails.novelty(trails.standardized(values[:, 0], train), train)
+        least = NEWS * (_PLAIN_BUDGET / budget) ** _STEEPNESS
         habit = habituation(np.where(gap, 0.0, news), least, train, min(train // 5, QUIET_SHAPE))
         threshold = score * least * habit / np.maximum(news, 1e-9)
     else:
         threshold = thresholds(score, train, alarm_rate(budget, step_ms, 1))
     score[:train], threshold[:train] = 0.0, np.inf
-    named = {AnomalyKind.DROPOUT: _begins(gap, train, 2), AnomalyKind.FLAT_LINE: _begins(still, train, 9)}
     quiet = min(train // 5, QUIET_SHAPE) if pair.scorer in _SHAPES else _QUIET
-    anomaly = alerts((score > threshold) & ~gap, quiet) | named[AnomalyKind.DROPOUT] | named[AnomalyKind.FLAT_LINE]
+    anomaly = alerts((score > threshold) & ~gap, quiet) | events.stops()
     kind, evidence = [""] * len(score), [""] * len(score)
     spoke = {"scorer": pair.scorer, "smoothing": pair.smoothing, "why": why}
     for row in np.flatnonzero(anomaly).tolist():
-        found, told = explain(row)
-        found = next((name for name, rows in named.items() if rows[row]), found)
+        found, told = events.explain(row)
         kind[row], evidence[row] = found.value, json.dumps({**spoke, **told})
     return Verdicts(pair, why, score, threshold, anomaly, kind, evidence)
 
@@ -204,63 +198,3 @@ def _table(source: Path) -> Any:
         return csv.read_csv(source)
     except (OSError, pa.ArrowInvalid) as error:
         raise ConfigError(f"{source}: cannot be read as {'parquet' if source.suffix != '.csv' else 'CSV'}: {error}") from error
-
-
-def _begins(flags: Mask, train: int, least: int) -> Mask:
-    """The row at which a stretch of ``flags`` has become longer than ``least`` and than any before it by half."""
-    rows = np.arange(1, len(flags) + 1)
-    run = rows - np.maximum.accumulate(np.where(flags, 0, rows))
-    longest = np.maximum.accumulate(np.where(flags, 0, np.concatenate([[0], run[:-1]])))
-    long = (run > np.maximum(1.5 * longest, least)) & flags
-    long[:train] = False
-    return np.asarray(long & ~np.concatenate([[False], long[:-1]]))
-
-
-def _still(y: Floats, gap: Mask, train: int) -> Mask:
-    """Rows that repeat the one before, of a series that seldom does."""
-    same = np.concatenate([[False], np.diff(y) == 0.0]) & ~gap
-    return same if same[1:train].mean() < 0.5 else np.zeros(len(y), bool)
-
-
-def _single(y: Floats, values: Floats, train: int) -> Explain:
-    """Names what one series did at a row by the rows before it."""
-    usual = float(np.std(np.diff(y[:train]))) + 1e-9
-
-    def explain(row: int) -> tuple[AnomalyKind, dict[str, Any]]:
-        recent, before = y[max(0, row - 9) : row + 1], y[max(0, row - 69) : max(1, row - 9)]
-        last = float(np.median(y[max(0, row - 8) : max(1, row)]))
-        shift = float(np.median(recent) - np.median(before))
-        noise = float(np.std(np.diff(before))) + 0.1 * usual
-        if abs(y[row] - last) > max(4 * noise, 0.5 * abs(shift)):
-            kind = AnomalyKind.SPIKE if y[row] > last else AnomalyKind.DIP
-        elif abs(shift) > 3 * float(np.std(before)) + noise:
-            kind = AnomalyKind.LEVEL_SHIFT
-        elif np.std(np.diff(y[max(0, row - 29) : row + 1])) > 2 * usual:
-            kind = AnomalyKind.VARIANCE
-        elif abs(shift) > float(np.std(before)):
-            kind = AnomalyKind.TREND
-        else:
-            kind = AnomalyKind.SEASONALITY
-        expected = values[max(0, row - 69) : max(1, row - 9)]
-        known = expected[np.isfinite(expected)]
-        return kind, {
-            "actual": round(float(values[row]), 6) if np.isfinite(values[row]) else None,
-            "expected": round(float(np.median(known)), 6) if len(known) else None,
-        }
-
-    return explain
-
-
-def _several(parts: Floats, values: Floats, names: list[str]) -> Explain:
-    """Names the columns that speak loudest at a row, over the rows the score remembers."""
-
-    def explain(row: int) -> tuple[AnomalyKind, dict[str, Any]]:
-        loud = parts[max(0, row - 9) : row + 1].mean(axis=0)
-        first = [int(c) for c in np.argsort(-loud, kind="stable")[:3] if loud[c] > 0]
-        total = float(loud.sum()) or 1.0
-        return AnomalyKind.MULTIVARIATE, {
-            "columns": {names[c]: round(float(loud[c]) / total, 3) for c in first},
-            "actual": {names[c]: round(float(values[row, c]), 6) for c in first},
-        }
-
-    return explain

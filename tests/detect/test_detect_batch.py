@@ -9,6 +9,8 @@ import pytest
 from pyarrow import csv
 
 from forecastle.detect import trails
+from forecastle.detect.auditions import OWN
+from forecastle.detect.selector import Choice, Pair
 from forecastle.errors import ConfigError
 from forecastle.runtime.batch_detect import alerts, detect_file, habituation, judge, thresholds
 
@@ -73,6 +75,8 @@ def test_cutting_the_file_changes_no_score_before_the_cut(cut, columns):
     values = np.column_stack([wave(seed=c) for c in range(columns)])
     values[1500:1520] += 3.0
     values[900:903, 0] = np.nan
+    if columns > 1:
+        values[1300:, 1], values[1450:1480, 2] = np.nan, values[1450, 2]
     names = [f"m{c}" for c in range(columns)]
     whole = judge(values, TRAIN, 5 * MINUTE, names, 0.1)
     part = judge(values[:cut].copy(), TRAIN, 5 * MINUTE, names, 0.1)
@@ -109,6 +113,70 @@ def test_many_columns_name_the_culprit(tmp_path):
     assert next(iter(json.loads(found["evidence"][at].as_py())["columns"])) == "m5"
     assert np.array(found["anomaly"])[1500:1530].sum() == 1, "one event, one alert"
     assert np.array(found["anomaly"])[:1500].mean() < 0.02
+
+
+def crowd(rows=3000, columns=3):
+    return np.random.default_rng(0).normal(0, 1, (rows, columns))
+
+
+def told(verdicts):
+    """Row of each alert -> its kind and evidence."""
+    return {row: (verdicts.kind[row], json.loads(verdicts.evidence[row])) for row in np.flatnonzero(verdicts.anomaly).tolist()}
+
+
+@pytest.mark.parametrize("scorer", ["subspace", "shapes", "cross"])
+def test_a_dead_column_is_named_and_blinds_no_other(scorer):
+    values = crowd()
+    values[1200:, 2] = np.nan
+    values[2000, 0] += 80.0
+    said = told(judge(values, TRAIN, MINUTE, list("abc"), 0.1, choice=Choice(Pair(scorer, OWN[scorer]), "asked")))
+    kind, evidence = said[1202]
+    assert kind == "dropout"
+    assert evidence["columns"] == {"c": 1.0}
+    assert evidence["actual"] == {"c": None}
+    kind, evidence = said[2000]
+    assert kind == "multivariate"
+    assert next(iter(evidence["columns"])) == "a"
+    assert "c" not in evidence["columns"]
+    assert evidence["missing"] == ["c"]
+    assert evidence["expected"]["a"] == pytest.approx(0.0, abs=0.5)
+
+
+def test_what_a_missing_column_said_last_does_not_stay_in_the_score():
+    values = crowd()
+    values[1500, 2] = 50.0
+    quiet = judge(values, TRAIN, MINUTE, list("abc"), 0.1).score[1700:]
+    values[1501:, 2] = np.nan
+    assert judge(values, TRAIN, MINUTE, list("abc"), 0.1).score[1700:].max() <= quiet.max()
+
+
+def test_rows_without_any_value_are_one_dropout_of_every_column():
+    values = crowd()
+    values[1500:1520] = np.nan
+    said = told(judge(values, TRAIN, MINUTE, list("abc"), 0.1))
+    assert [kind for kind, _ in said.values()].count("dropout") == 1
+    kind, evidence = said[1502]
+    assert kind == "dropout"
+    assert list(evidence["columns"]) == ["a", "b", "c"]
+    assert not set(range(1503, 1520)) & set(said)
+
+
+def test_a_flat_line_of_one_column_among_many_is_named():
+    values = crowd()
+    values[1500:1540, 1] = values[1500, 1]
+    values[1700:1720] = values[1700]
+    said = told(judge(values, TRAIN, MINUTE, list("abc"), 0.1))
+    assert said[1510][0] == "flat_line"
+    assert said[1510][1]["columns"] == {"b": 1.0}
+    assert list(said[1710][1]["columns"]) == ["a", "c"], "b has stood longer before"
+    assert not {"dropout", "flat_line"} & {kind for row, (kind, _) in said.items() if row not in (1510, 1710)}
+
+
+def test_columns_that_stand_or_are_empty_from_the_start_are_no_news():
+    values = crowd()
+    values[:, 1] = np.round(values[:, 1] / 10)
+    values[:2000, 2] = np.nan
+    assert not {"dropout", "flat_line"} & set(judge(values, TRAIN, MINUTE, list("abc"), 0.1).kind)
 
 
 def test_a_gap_is_a_dropout_and_not_a_spike(tmp_path):

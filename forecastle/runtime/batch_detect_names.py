@@ -1,0 +1,114 @@
+"""What the events of a recorded file are called and shown with, by the rows up to the alert alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from forecastle.detect import trails
+from forecastle.types import AnomalyKind, Floats, Ints, Mask
+
+_NAMED = 3
+"""Most columns that share the blame for a score."""
+_LEAST_GAP, _LEAST_FLAT = 2, 9
+"""Rows that a gap and a flat line have to outlast."""
+
+
+class Events:
+    """The events of ``values`` float64[n, c] after ``train`` rows: where a column stops, and what an alert is about.
+
+    ``parts`` float64[n, c] says what each column adds to the score; ``names`` [c].
+    """
+
+    def __init__(self, values: Floats, parts: Floats, names: list[str], train: int) -> None:
+        self._values, self._names = values, names
+        self._missing: Mask = ~np.isfinite(values)
+        self._parts = np.where(self._missing, 0.0, parts)
+        came = np.logical_or.accumulate(~self._missing)
+        self._stops = {
+            AnomalyKind.DROPOUT: begins(self._missing & came, train, _LEAST_GAP),
+            AnomalyKind.FLAT_LINE: begins(still(values, train), train, _LEAST_FLAT),
+        }
+        self._y = trails.standardized(values[:, 0], train)
+        self._usual = float(np.std(np.diff(self._y[:train]))) + 1e-9
+
+    def stops(self) -> Mask:
+        """Rows bool[n] at which a gap or a flat line of some column has become longer than ever."""
+        return np.asarray(np.hstack(list(self._stops.values())).any(axis=1))
+
+    def explain(self, row: int) -> tuple[AnomalyKind, dict[str, Any]]:
+        """What the alert at ``row`` is called, and its evidence."""
+        for kind, columns in self._stops.items():
+            stopped = np.flatnonzero(columns[row]).tolist()
+            if stopped:
+                return kind, self._figures(row, dict.fromkeys(stopped, 1.0 / len(stopped)))
+        if len(self._names) == 1:
+            return self._single(row), self._figures(row, {0: 1.0})
+        missing = [self._names[c] for c in np.flatnonzero(self._missing[row]).tolist()]
+        figures = self._figures(row, self._loudest(row))
+        return AnomalyKind.MULTIVARIATE, figures | ({"missing": missing} if missing else {})
+
+    def _figures(self, row: int, shares: dict[int, float]) -> dict[str, Any]:
+        """Actual and expected, and of many columns the ``shares`` of those to blame."""
+        actual = {self._names[c]: _rounded(self._values[row, c]) for c in shares}
+        before = self._values[max(0, row - 69) : max(1, row - 9)]
+        expected = {self._names[c]: _rounded(_middle(before[:, c])) for c in shares}
+        if len(self._names) == 1:
+            return {"actual": actual[self._names[0]], "expected": expected[self._names[0]]}
+        blamed = {self._names[c]: round(share, 3) for c, share in shares.items()}
+        return {"columns": blamed, "actual": actual, "expected": expected}
+
+    def _loudest(self, row: int) -> dict[int, float]:
+        """The columns that speak loudest at a row, over the rows the score remembers, and their shares of the score."""
+        loud = np.where(self._missing[row], 0.0, self._parts[max(0, row - 9) : row + 1].mean(axis=0))
+        first = [int(c) for c in np.argsort(-loud, kind="stable")[:_NAMED] if loud[c] > 0]
+        total = float(loud.sum()) or 1.0
+        return {c: float(loud[c]) / total for c in first}
+
+    def _single(self, row: int) -> AnomalyKind:
+        """What one series did at a row by the rows before it."""
+        y, usual = self._y, self._usual
+        recent, before = y[max(0, row - 9) : row + 1], y[max(0, row - 69) : max(1, row - 9)]
+        last = float(np.median(y[max(0, row - 8) : max(1, row)]))
+        shift = float(np.median(recent) - np.median(before))
+        noise = float(np.std(np.diff(before))) + 0.1 * usual
+        if abs(y[row] - last) > max(4 * noise, 0.5 * abs(shift)):
+            return AnomalyKind.SPIKE if y[row] > last else AnomalyKind.DIP
+        if abs(shift) > 3 * float(np.std(before)) + noise:
+            return AnomalyKind.LEVEL_SHIFT
+        if np.std(np.diff(y[max(0, row - 29) : row + 1])) > 2 * usual:
+            return AnomalyKind.VARIANCE
+        return AnomalyKind.TREND if abs(shift) > float(np.std(before)) else AnomalyKind.SEASONALITY
+
+
+def runs(flags: Mask) -> Ints:
+    """How many rows up to each have been true without a break: int[n, c] of ``flags`` bool[n, c]."""
+    rows = np.arange(1, len(flags) + 1)[:, None]
+    return np.asarray(rows - np.maximum.accumulate(np.where(flags, 0, rows), axis=0))
+
+
+def begins(flags: Mask, train: int, least: int) -> Mask:
+    """Rows bool[n, c] at which a stretch of ``flags`` has become longer than ``least`` and than any before it by half."""
+    run, none = runs(flags), np.zeros_like(flags[:1])
+    longest = np.maximum.accumulate(np.where(flags, 0, np.concatenate([none, run[:-1]])), axis=0)
+    long = (run > np.maximum(1.5 * longest, least)) & flags
+    long[:train] = False
+    return np.asarray(long & ~np.concatenate([none, long[:-1]]))
+
+
+def still(values: Floats, train: int) -> Mask:
+    """Rows bool[n, c] of ``values`` that repeat the one before, in columns that seldom do."""
+    known, same, none = np.isfinite(values), values[1:] == values[:-1], np.zeros_like(values[:1], bool)
+    same &= known[1:]
+    moves = (known[1:] & known[:-1] & ~same)[: train - 1].sum(axis=0) > same[: train - 1].sum(axis=0)
+    return np.concatenate([none, same & moves])
+
+
+def _middle(rows: Floats) -> float:
+    known = rows[np.isfinite(rows)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None
