@@ -25,7 +25,8 @@ from forecastle.detect import trails
 from forecastle.detect.auditions import OWN, Recorded, candidates, learn, perform, rule
 from forecastle.detect.engine import Detection
 from forecastle.detect.selector import Choice, Pair, choose
-from forecastle.runtime.batch_detect import QUIET_SHAPE, Verdicts, alerts, habituation, judge
+from forecastle.runtime.batch_detect import QUIET_SHAPE, Verdicts, habituation, judge
+from forecastle.runtime.batch_detect_events import alerts
 from forecastle.settings import DetectSettings
 from forecastle.types import SeriesKey, Windows
 

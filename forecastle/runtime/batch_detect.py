@@ -20,11 +20,13 @@ from forecastle.detect.auditions import Recorded, learn, perform, rule
 from forecastle.detect.selector import Choice, Pair, of_family, read_choices
 from forecastle.detect.tails import alarm_rate, tail_threshold
 from forecastle.errors import ConfigError
-from forecastle.runtime.batch_detect_names import Events
+from forecastle.runtime.batch_detect_events import QUIET, Events, alerts, onsets
 from forecastle.runtime.timestamps import epoch_ms
 from forecastle.types import Floats, Mask
 
 _REFRESH, _REMEMBER = 256, 5000
+LASTING = 500
+"""Rows above the threshold after which an incident is taken for the new normal."""
 _WARMUP = 30
 NEWS, _PLAIN_BUDGET, _STEEPNESS = 0.55, 0.1, 0.1
 """`trails.novelty` that alerts at the usual budget, and how that grows as the budget shrinks."""
@@ -32,8 +34,8 @@ _SHAPES = frozenset({"shape", "nearest", "far"})
 """Scorers whose alerts `trails.novelty` decides: their own scores stay high for the length of a window."""
 WEARY, RESTED = 0.06, 350.0
 """What an alert adds to that share, and the rows in which half of it fades."""
-_QUIET, QUIET_SHAPE = 30, 150
-"""Rows after an alert without another one."""
+QUIET_SHAPE = 150
+"""Rows after an alert of theirs without another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +105,17 @@ def judge(
     gap: Mask = np.asarray(missing.all(axis=1))
     pair, why = _speaker(choice, train, values.shape[1])
     score, parts = perform(trails.forward(values, train), train, pair, missing)
-    events = Events(values, parts, names, train)
+    events, quiet = Events(values, parts, names, train), min(train // 5, QUIET_SHAPE)
     if pair.scorer in _SHAPES:
         news = trails.novelty(trails.standardized(values[:, 0], train), train)
         least = NEWS * (_PLAIN_BUDGET / budget) ** _STEEPNESS
-        habit = habituation(np.where(gap, 0.0, news), least, train, min(train // 5, QUIET_SHAPE))
+        habit = habituation(np.where(gap, 0.0, news), least, train, quiet)
         threshold = score * least * habit / np.maximum(news, 1e-9)
     else:
         threshold = thresholds(score, train, alarm_rate(budget, step_ms, 1))
     score[:train], threshold[:train] = 0.0, np.inf
-    quiet = min(train // 5, QUIET_SHAPE) if pair.scorer in _SHAPES else _QUIET
-    anomaly = alerts((score > threshold) & ~gap, quiet) | events.stops()
+    over = (score > threshold) & ~gap
+    anomaly = (alerts(over, quiet) if pair.scorer in _SHAPES else onsets(over, QUIET)) | events.stops()
     kind, evidence = [""] * len(score), [""] * len(score)
     spoke = {"scorer": pair.scorer, "smoothing": pair.smoothing, "why": why}
     for row in np.flatnonzero(anomaly).tolist():
@@ -127,15 +129,6 @@ def _speaker(choice: Choice | None, train: int, columns: int) -> tuple[Pair, str
         shape = "one column" if columns == 1 else f"{columns} columns"
         return rule(train, columns), f"the rule of thumb for {shape} and {train} training rows"
     return choice.pair or rule(train, columns), choice.why
-
-
-def alerts(flags: Mask, quiet: int) -> Mask:
-    """The first of each stretch of ``flags`` bool[n], and none within ``quiet`` rows of the alert before it."""
-    out, last = np.zeros(len(flags), bool), -quiet - 1
-    for row in np.flatnonzero(flags).tolist():
-        if row - last > quiet:
-            out[row], last = True, row
-    return out
 
 
 def habituation(news: Floats, least: float, train: int, quiet: int, *, weary: float = WEARY, rested: float = RESTED) -> Floats:
@@ -153,11 +146,21 @@ def habituation(news: Floats, least: float, train: int, quiet: int, *, weary: fl
 
 
 def thresholds(score: Floats, train: int, rate: float) -> Floats:
-    """Threshold float64[n] of each row from the scores before its block of rows, the later training rows' included."""
-    out = np.full(len(score), np.inf)
+    """Threshold float64[n] of each row from the scores before its block of rows, the later training rows' included.
+
+    The rows of an incident, which lasts until the score is back under its threshold, are not learned: an outage moves no
+    threshold. One that has lasted `LASTING` rows is the new normal, and all of it is learned.
+    """
+    out, usual, began, last = np.full(len(score), np.inf), np.ones(len(score), bool), -1, -1
     for start in range(train, len(score), _REFRESH):
-        past = score[max(train // 3, start - _REMEMBER) : start]
-        out[start : start + _REFRESH] = tail_threshold(past[None, :].astype(np.float32), rate)[0]
+        first, block = max(train // 3, start - _REMEMBER), slice(start, start + _REFRESH)
+        past = score[first:start][usual[first:start]]
+        out[block] = tail_threshold(past[None, :].astype(np.float32), rate)[0]
+        for row in (start + np.flatnonzero(score[block] > out[block])).tolist():
+            began, last = began if row == last + 1 else row, row
+            usual[row] = row - began >= LASTING
+            if row - began == LASTING:
+                usual[began:row] = True
     return out
 
 

@@ -12,7 +12,8 @@ from forecastle.detect import trails
 from forecastle.detect.auditions import OWN
 from forecastle.detect.selector import Choice, Pair
 from forecastle.errors import ConfigError
-from forecastle.runtime.batch_detect import alerts, detect_file, habituation, judge, thresholds
+from forecastle.runtime.batch_detect import LASTING, detect_file, habituation, judge, thresholds
+from forecastle.runtime.batch_detect_events import QUIET, alerts, onsets
 
 TRAIN, ROWS = 600, 2000
 MINUTE = 60_000
@@ -164,12 +165,14 @@ def test_rows_without_any_value_are_one_dropout_of_every_column():
 def test_a_flat_line_of_one_column_among_many_is_named():
     values = crowd()
     values[1500:1540, 1] = values[1500, 1]
-    values[1700:1720] = values[1700]
+    values[1700:1725] = values[1700]
+    values[1900:1942, 0], values[1905:1942, 2] = values[1900, 0], values[1905, 2]
     said = told(judge(values, TRAIN, MINUTE, list("abc"), 0.1))
-    assert said[1510][0] == "flat_line"
-    assert said[1510][1]["columns"] == {"b": 1.0}
-    assert list(said[1710][1]["columns"]) == ["a", "c"], "b has stood longer before"
-    assert not {"dropout", "flat_line"} & {kind for row, (kind, _) in said.items() if row not in (1510, 1710)}
+    assert said[1520][0] == "flat_line"
+    assert said[1520][1]["columns"] == {"b": 1.0}
+    assert list(said[1720][1]["columns"]) == ["a", "c"], "b has stood longer before"
+    assert list(said[1937][1]["columns"]) == ["a"], "c follows within the quiet rows"
+    assert [row for row, (kind, _) in said.items() if kind in {"dropout", "flat_line"}] == [1520, 1720, 1937]
 
 
 def test_columns_that_stand_or_are_empty_from_the_start_are_no_news():
@@ -259,6 +262,10 @@ def test_alerts_are_once_per_event():
     flags[[3, 4, 5, 20, 60, 61]] = True
     assert np.flatnonzero(alerts(flags, 30)).tolist() == [3, 60]
     assert np.flatnonzero(alerts(flags, 10)).tolist() == [3, 20, 60]
+    flags[50] = True
+    assert np.flatnonzero(alerts(flags, 15)).tolist() == [3, 20, 50]
+    assert np.flatnonzero(onsets(flags, 15)).tolist() == [3, 50]
+    assert np.flatnonzero(onsets(flags, 14)).tolist() == [3, 20, 50]
 
 
 def test_a_smaller_budget_alerts_less():
@@ -310,6 +317,56 @@ def test_weariness_shows_in_the_threshold_of_a_file():
     rows = np.flatnonzero(verdicts.anomaly)
     assert (verdicts.score > verdicts.threshold)[rows].all()
     assert 0 < len(rows) <= 10
+
+
+def outage(rows, at, columns):
+    values = crowd(TRAIN + rows, columns)
+    for row in at:
+        values[row : row + 30, 0] += 80.0
+    return values
+
+
+@pytest.mark.parametrize(("columns", "scorer"), [(3, "subspace"), (3, "cross"), (1, "residual"), (1, "level")])
+def test_an_outage_is_one_alert_and_does_not_hide_the_next(columns, scorer):
+    values, names = outage(4000, (1200, 3200), columns), list("abc")[:columns]
+    verdicts = judge(values, TRAIN, MINUTE, names, 0.1, choice=Choice(Pair(scorer, OWN[scorer]), "asked"))
+    assert np.flatnonzero(verdicts.anomaly).tolist() == [1200, 3200]
+    assert verdicts.threshold[3200] < 2 * verdicts.threshold[1200]
+
+
+def test_a_second_outage_soon_after_is_found_too():
+    verdicts = judge(outage(2000, (1200, 1400), 3), TRAIN, MINUTE, list("abc"), 0.1)
+    assert np.flatnonzero(verdicts.anomaly).tolist() == [1200, 1400]
+
+
+def test_a_lasting_level_is_accepted_after_a_stated_while():
+    score = np.abs(np.random.default_rng(0).normal(size=5000))
+    plain = thresholds(score, TRAIN, 1e-3)
+    score[2000:] += 20.0
+    lasting = thresholds(score, TRAIN, 1e-3)
+    accepted = int(np.argmax((lasting > 20.0) & np.isfinite(lasting)))
+    assert 2000 + LASTING < accepted <= 2000 + LASTING + 256
+    assert (score > lasting)[2000:accepted].all()
+    assert (score > lasting)[accepted:].mean() < 0.01
+    assert lasting[TRAIN:accepted].max() < 2 * plain[TRAIN:2000].max()
+
+
+def test_a_lasting_level_of_a_file_is_one_alert_until_something_else_happens():
+    values = crowd(6000)
+    values[2000:, 0] += 8.0
+    values[5000, 1] += 80.0
+    said = told(judge(values, TRAIN, MINUTE, list("abc"), 0.1))
+    assert min(said) == 2000
+    assert [row for row in said if row > 2000 + QUIET] == [5000]
+
+
+def test_thresholds_leave_the_past_alone_in_and_after_an_incident():
+    score = np.abs(np.random.default_rng(0).normal(size=5000))
+    score[1500:1560] += 30.0
+    score[2500:] += 20.0
+    whole = thresholds(score, 500, 1e-3)
+    for cut in (1501, 1540, 1780, 2600, 3000, 3001, 3300):
+        assert np.array_equal(whole[:cut], thresholds(score[:cut], 500, 1e-3))
 
 
 def test_thresholds_do_not_change_the_past():

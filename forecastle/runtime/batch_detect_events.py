@@ -1,4 +1,4 @@
-"""What the events of a recorded file are called and shown with, by the rows up to the alert alone."""
+"""Where the events of a recorded file begin, what they are called and shown with, by the rows up to the alert alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from forecastle.types import AnomalyKind, Floats, Ints, Mask
 
 _NAMED = 3
 """Most columns that share the blame for a score."""
-_LEAST_GAP, _LEAST_FLAT = 2, 9
-"""Rows that a gap and a flat line have to outlast."""
+QUIET = 30
+"""Rows after an event without another one of its sort."""
+_LEAST_GAP, _LEAST_FLAT, _LEAST_FLAT_OF_MANY = 2, 9, 19
+"""Rows that a gap and a flat line have to outlast; one of many columns stands still more often."""
 
 
 class Events:
@@ -26,9 +28,11 @@ class Events:
         self._missing: Mask = ~np.isfinite(values)
         self._parts = np.where(self._missing, 0.0, parts)
         came = np.logical_or.accumulate(~self._missing)
+        flat = begins(still(values, train), train, _LEAST_FLAT if len(names) == 1 else _LEAST_FLAT_OF_MANY)
+        flat &= alerts(flat.any(axis=1), QUIET)[:, None]
         self._stops = {
             AnomalyKind.DROPOUT: begins(self._missing & came, train, _LEAST_GAP),
-            AnomalyKind.FLAT_LINE: begins(still(values, train), train, _LEAST_FLAT),
+            AnomalyKind.FLAT_LINE: flat,
         }
         self._y = trails.standardized(values[:, 0], train)
         self._usual = float(np.std(np.diff(self._y[:train]))) + 1e-9
@@ -80,6 +84,22 @@ class Events:
         if np.std(np.diff(y[max(0, row - 29) : row + 1])) > 2 * usual:
             return AnomalyKind.VARIANCE
         return AnomalyKind.TREND if abs(shift) > float(np.std(before)) else AnomalyKind.SEASONALITY
+
+
+def alerts(flags: Mask, quiet: int) -> Mask:
+    """The first of ``flags`` bool[n], and each later one that is not within ``quiet`` rows of the alert before it."""
+    out, last = np.zeros(len(flags), bool), -quiet - 1
+    for row in np.flatnonzero(flags).tolist():
+        if row - last > quiet:
+            out[row], last = True, row
+    return out
+
+
+def onsets(flags: Mask, quiet: int) -> Mask:
+    """The ``flags`` bool[n] with none in the ``quiet`` rows before."""
+    rows, out = np.flatnonzero(flags), np.zeros(len(flags), bool)
+    out[rows[np.diff(rows, prepend=-quiet - 1) > quiet]] = True
+    return out
 
 
 def runs(flags: Mask) -> Ints:
