@@ -28,6 +28,8 @@ _REFRESH, _REMEMBER = 256, 5000
 LASTING = 500
 """Rows above the threshold after which an incident is taken for the new normal."""
 _WARMUP = 30
+LEAST_BUDGET, MOST_BUDGET = 0.001, 1000.0
+"""False alarms per day that may be asked for."""
 NEWS, _PLAIN_BUDGET, _STEEPNESS = 0.55, 0.1, 0.1
 """`trails.novelty` that alerts at the usual budget, and how that grows as the budget shrinks."""
 _SHAPES = frozenset({"shape", "nearest", "far"})
@@ -63,11 +65,13 @@ def detect_file(
     ``source``: ``timestamp`` and one or many numeric columns. ``budget``: false alarms per day. Who speaks is told by the
     first family of ``choices`` (JSON, see `forecastle.detect.selector`) that matches the file's stem or, of one column, its
     name; without one, ``choose`` tries every scorer on the training rows, the only ones whose ``label`` is ever read.
-    Raises ConfigError when the file, ``choices`` or ``train_rows`` cannot be used.
+    Raises ConfigError when the file, ``choices``, ``train_rows`` or ``budget`` cannot be used.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not LEAST_BUDGET <= budget <= MOST_BUDGET:
+        raise ConfigError(f"--budget {budget:g}: must be {LEAST_BUDGET:g} to {MOST_BUDGET:g} false alarms per day")
     at, names, values, timestamps, label = _read(Path(source))
     if not _WARMUP <= train_rows < len(values):
         raise ConfigError(f"--train-rows {train_rows}: must be at least {_WARMUP} and less than the file's {len(values)} rows")

@@ -29,7 +29,7 @@ class Events:
         self._parts = np.where(self._missing, 0.0, parts)
         came = np.logical_or.accumulate(~self._missing)
         flat = begins(still(values, train), train, _LEAST_FLAT if len(names) == 1 else _LEAST_FLAT_OF_MANY)
-        flat &= alerts(flat.any(axis=1), QUIET)[:, None]
+        flat &= alerts(np.asarray(flat.any(axis=1)), QUIET)[:, None]
         self._stops = {
             AnomalyKind.DROPOUT: begins(self._missing & came, train, _LEAST_GAP),
             AnomalyKind.FLAT_LINE: flat,

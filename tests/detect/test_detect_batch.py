@@ -7,7 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
+from typer.testing import CliRunner
 
+from forecastle.cli import app
 from forecastle.detect import trails
 from forecastle.detect.auditions import OWN
 from forecastle.detect.selector import Choice, Pair
@@ -276,6 +278,30 @@ def test_a_smaller_budget_alerts_less():
         counts = [judge(series[:, None], train, MINUTE, ["v"], budget).anomaly.sum() for budget in (10.0, 0.1, 1e-6)]
         assert counts == sorted(counts, reverse=True)
         assert counts[0] > counts[2]
+
+
+def run_detect(source, out, *options):
+    return CliRunner().invoke(app, ["detect", "--input", str(source), "--train-rows", "8000", "--out", str(out), *options])
+
+
+def test_the_command_takes_a_budget(tmp_path):
+    source, thresholds = write(tmp_path / "in.parquet", {"value": wave(9000, noise=0.3)}), {}
+    for budget in ("10", "0.1", "0.001"):
+        out = tmp_path / f"{budget}.parquet"
+        assert run_detect(source, out, "--budget", budget).exit_code == 0
+        thresholds[budget] = pq.read_table(out)["threshold"][8500].as_py()
+    assert thresholds["10"] < thresholds["0.1"] < thresholds["0.001"]
+    assert run_detect(source, tmp_path / "usual.parquet").exit_code == 0
+    assert pq.read_table(tmp_path / "usual.parquet")["threshold"][8500].as_py() == thresholds["0.1"]
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, 1e6, float("nan"), float("inf")])
+def test_a_budget_out_of_range_is_refused(tmp_path, budget):
+    source = write(tmp_path / "in.parquet", {"value": wave()})
+    with pytest.raises(ConfigError, match=r"--budget .*: must be 0.001 to 1000 false alarms per day"):
+        detect_file(source, TRAIN, tmp_path / "out.parquet", budget)
+    assert run_detect(source, tmp_path / "out.parquet", "--budget", str(budget)).exit_code != 0
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_novelty_is_news_once():
