@@ -22,7 +22,7 @@ from forecastle.detect.tails import alarm_rate, tail_threshold
 from forecastle.errors import ConfigError
 from forecastle.runtime.batch_detect_events import QUIET, Events, alerts, onsets
 from forecastle.runtime.timestamps import epoch_ms
-from forecastle.types import Floats, Mask
+from forecastle.types import Floats, Ints, Mask
 
 _REFRESH, _REMEMBER = 256, 5000
 LASTING = 500
@@ -80,7 +80,7 @@ def detect_file(
     choice = told[1] if told else None
     if choice is None and choose:
         choice = learn([Recorded(values[:train_rows], None if label is None else label[:train_rows])])
-    verdicts = judge(values, train_rows, step_ms, names, budget, choice=choice)
+    verdicts = judge(values, train_rows, step_ms, names, budget, at=at, choice=choice)
     table = pa.table(
         {
             "timestamp": timestamps,
@@ -98,15 +98,24 @@ def detect_file(
 
 
 def judge(
-    values: Floats, train: int, step_ms: int, names: list[str], budget: float, *, choice: Choice | None = None
+    values: Floats,
+    train: int,
+    step_ms: int,
+    names: list[str],
+    budget: float,
+    *,
+    at: Ints | None = None,
+    choice: Choice | None = None,
 ) -> Verdicts:
     """Verdicts on ``values`` float64[n, c] after ``train`` rows; NaN is a gap: its own kind of event, never a spike.
 
     Gaps and flat lines are those of single columns. What is missing has no say in the score of its row; a row without any
-    value is not judged. ``choice`` says which scorer speaks; None: the one that the rule of thumb names.
+    value is not judged. ``at`` int[n]: the rows' times in ms; None: ``step_ms`` apart from 0 on. ``choice`` says which scorer
+    speaks; None: the one that the rule of thumb names.
     """
     missing: Mask = ~np.isfinite(values)
     gap: Mask = np.asarray(missing.all(axis=1))
+    times = (np.arange(len(values)) * step_ms if at is None else at).tolist()
     pair, why = _speaker(choice, train, values.shape[1])
     score, parts = perform(trails.forward(values, train), train, pair, missing)
     events, quiet = Events(values, parts, names, train), min(train // 5, QUIET_SHAPE)
@@ -123,8 +132,10 @@ def judge(
     kind, evidence = [""] * len(score), [""] * len(score)
     spoke = {"scorer": pair.scorer, "smoothing": pair.smoothing, "why": why}
     for row in np.flatnonzero(anomaly).tolist():
-        found, told = events.explain(row)
-        kind[row], evidence[row] = found.value, json.dumps({**spoke, **told})
+        found, lasted, told = events.explain(row)
+        onset = times[row + 1 - lasted]
+        since = {"onset": onset, "duration_s": (times[row] + step_ms - onset) // 1000}
+        kind[row], evidence[row] = found.value, json.dumps({**spoke, **told, **since})
     return Verdicts(pair, why, score, threshold, anomaly, kind, evidence)
 
 

@@ -13,6 +13,8 @@ _NAMED = 3
 """Most columns that share the blame for a score."""
 QUIET = 30
 """Rows after an event without another one of its sort."""
+_RECENT, _BEFORE = 9, 69
+"""Rows back to which an event is looked at, and those further back with which it is compared."""
 _LEAST_GAP, _LEAST_FLAT, _LEAST_FLAT_OF_MANY = 2, 9, 19
 """Rows that a gap and a flat line have to outlast; one of many columns stands still more often."""
 
@@ -27,8 +29,10 @@ class Events:
         self._values, self._names = values, names
         self._missing: Mask = ~np.isfinite(values)
         self._parts = np.where(self._missing, 0.0, parts)
+        repeats = still(values, train)
+        self._lasted = {AnomalyKind.DROPOUT: runs(self._missing), AnomalyKind.FLAT_LINE: runs(repeats) + 1}
         came = np.logical_or.accumulate(~self._missing)
-        flat = begins(still(values, train), train, _LEAST_FLAT if len(names) == 1 else _LEAST_FLAT_OF_MANY)
+        flat = begins(repeats, train, _LEAST_FLAT if len(names) == 1 else _LEAST_FLAT_OF_MANY)
         flat &= alerts(np.asarray(flat.any(axis=1)), QUIET)[:, None]
         self._stops = {
             AnomalyKind.DROPOUT: begins(self._missing & came, train, _LEAST_GAP),
@@ -41,23 +45,37 @@ class Events:
         """Rows bool[n] at which a gap or a flat line of some column has become longer than ever."""
         return np.asarray(np.hstack(list(self._stops.values())).any(axis=1))
 
-    def explain(self, row: int) -> tuple[AnomalyKind, dict[str, Any]]:
-        """What the alert at ``row`` is called, and its evidence."""
+    def explain(self, row: int) -> tuple[AnomalyKind, int, dict[str, Any]]:
+        """What the alert at ``row`` is called, how many rows the event has lasted with this one, and its evidence."""
         for kind, columns in self._stops.items():
             stopped = np.flatnonzero(columns[row]).tolist()
             if stopped:
-                return kind, self._figures(row, dict.fromkeys(stopped, 1.0 / len(stopped)))
+                shares = dict.fromkeys(stopped, 1.0 / len(stopped))
+                return kind, int(self._lasted[kind][row, stopped].max()), self._figures(row, shares)
         if len(self._names) == 1:
-            return self._single(row), self._figures(row, {0: 1.0})
-        missing = [self._names[c] for c in np.flatnonzero(self._missing[row]).tolist()]
-        figures = self._figures(row, self._loudest(row))
-        return AnomalyKind.MULTIVARIATE, figures | ({"missing": missing} if missing else {})
+            return self._single(row), self._departed(row, 0), self._figures(row, {0: 1.0})
+        shares = self._loudest(row)
+        figures, missing = self._figures(row, shares), np.flatnonzero(self._missing[row]).tolist()
+        if missing:
+            figures["missing"] = [self._names[c] for c in missing]
+        return AnomalyKind.MULTIVARIATE, self._departed(row, next(iter(shares), 0)), figures
+
+    def _departed(self, row: int, column: int) -> int:
+        """Rows up to ``row`` that the ``column`` has been at least half as far from the expected as now, to the same side."""
+        rows = self._values[max(0, row - _BEFORE) : row + 1, column]
+        apart = rows - self._expected(row, column)
+        return max(1, int(runs((apart * np.sign(apart[-1]) >= 0.5 * abs(apart[-1]))[:, None])[-1, 0]))
+
+    def _expected(self, row: int, column: int) -> float:
+        """Median of the rows before an event that may have begun `_RECENT` rows ago; NaN where nothing is known."""
+        before = self._values[max(0, row - _BEFORE) : max(1, row - _RECENT), column]
+        known = before[np.isfinite(before)]
+        return float(np.median(known)) if len(known) else float("nan")
 
     def _figures(self, row: int, shares: dict[int, float]) -> dict[str, Any]:
         """Actual and expected, and of many columns the ``shares`` of those to blame."""
         actual = {self._names[c]: _rounded(self._values[row, c]) for c in shares}
-        before = self._values[max(0, row - 69) : max(1, row - 9)]
-        expected = {self._names[c]: _rounded(_middle(before[:, c])) for c in shares}
+        expected = {self._names[c]: _rounded(self._expected(row, c)) for c in shares}
         if len(self._names) == 1:
             return {"actual": actual[self._names[0]], "expected": expected[self._names[0]]}
         blamed = {self._names[c]: round(share, 3) for c, share in shares.items()}
@@ -65,7 +83,7 @@ class Events:
 
     def _loudest(self, row: int) -> dict[int, float]:
         """The columns that speak loudest at a row, over the rows the score remembers, and their shares of the score."""
-        loud = np.where(self._missing[row], 0.0, self._parts[max(0, row - 9) : row + 1].mean(axis=0))
+        loud = np.where(self._missing[row], 0.0, self._parts[max(0, row - _RECENT) : row + 1].mean(axis=0))
         first = [int(c) for c in np.argsort(-loud, kind="stable")[:_NAMED] if loud[c] > 0]
         total = float(loud.sum()) or 1.0
         return {c: float(loud[c]) / total for c in first}
@@ -73,7 +91,7 @@ class Events:
     def _single(self, row: int) -> AnomalyKind:
         """What one series did at a row by the rows before it."""
         y, usual = self._y, self._usual
-        recent, before = y[max(0, row - 9) : row + 1], y[max(0, row - 69) : max(1, row - 9)]
+        recent, before = y[max(0, row - _RECENT) : row + 1], y[max(0, row - _BEFORE) : max(1, row - _RECENT)]
         last = float(np.median(y[max(0, row - 8) : max(1, row)]))
         shift = float(np.median(recent) - np.median(before))
         noise = float(np.std(np.diff(before))) + 0.1 * usual
@@ -123,11 +141,6 @@ def still(values: Floats, train: int) -> Mask:
     same &= known[1:]
     moves = (known[1:] & known[:-1] & ~same)[: train - 1].sum(axis=0) > same[: train - 1].sum(axis=0)
     return np.concatenate([none, same & moves])
-
-
-def _middle(rows: Floats) -> float:
-    known = rows[np.isfinite(rows)]
-    return float(np.median(known)) if len(known) else float("nan")
 
 
 def _rounded(value: float) -> float | None:

@@ -15,10 +15,11 @@ from forecastle.detect.auditions import OWN
 from forecastle.detect.selector import Choice, Pair
 from forecastle.errors import ConfigError
 from forecastle.runtime.batch_detect import LASTING, detect_file, habituation, judge, thresholds
-from forecastle.runtime.batch_detect_events import QUIET, alerts, onsets
+from forecastle.runtime.batch_detect_events import QUIET, Events, alerts, onsets
 
 TRAIN, ROWS = 600, 2000
 MINUTE = 60_000
+EPOCH, STEP = 1_700_000_000_000, 300_000
 
 
 def wave(rows=ROWS, seed=0, noise=0.1):
@@ -28,7 +29,7 @@ def wave(rows=ROWS, seed=0, noise=0.1):
 
 def write(path, columns, label=True):
     rows = len(next(iter(columns.values())))
-    stamps = pa.array(np.arange(rows) * 300_000 + 1_700_000_000_000).cast(pa.timestamp("ms"))
+    stamps = pa.array(np.arange(rows) * STEP + EPOCH).cast(pa.timestamp("ms"))
     table = pa.table({"timestamp": stamps, **columns})
     if label:
         table = table.append_column("label", pa.array(np.zeros(rows, np.int8)))
@@ -175,6 +176,37 @@ def test_a_flat_line_of_one_column_among_many_is_named():
     assert list(said[1720][1]["columns"]) == ["a", "c"], "b has stood longer before"
     assert list(said[1937][1]["columns"]) == ["a"], "c follows within the quiet rows"
     assert [row for row, (kind, _) in said.items() if kind in {"dropout", "flat_line"}] == [1520, 1720, 1937]
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "at", "since"), [("dropout", 1502, 3), ("flat_line", 1710, 11), ("spike", 1900, 1), ("level_shift", 2105, 6)]
+)
+def test_evidence_tells_since_when_for_how_long_and_what_was_expected(columns, kind, at, since):
+    values = crowd(2200, columns) + 100.0
+    values[1500:1503, 0], values[1700:1730, 0], values[1900, 0] = np.nan, values[1700, 0], 180.0
+    values[2100:, 0] += 80.0
+    events = Events(values, np.abs(values - 100.0), list("abc")[:columns], TRAIN)
+    if kind == "flat_line" and columns > 1:
+        at, since = at + 10, since + 10
+    found, lasted, evidence = events.explain(at)
+    assert lasted == since
+    assert found == ("multivariate" if columns > 1 and kind in {"spike", "level_shift"} else kind)
+    actual, expected = (evidence[name] if columns == 1 else evidence[name]["a"] for name in ("actual", "expected"))
+    assert expected == pytest.approx(100.0, abs=1.0)
+    assert actual == (None if kind == "dropout" else pytest.approx(values[at, 0], abs=1e-5))
+    if columns > 1:
+        assert list(evidence["expected"]) == list(evidence["actual"]) == list(evidence["columns"])
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_onset_and_duration_are_in_the_times_of_the_file(tmp_path, columns):
+    values = crowd(ROWS, columns)
+    values[1500:1520, 0] = np.nan
+    found, _ = detect(tmp_path, {name: values[:, c] for c, name in enumerate("abc"[:columns])})
+    evidence = json.loads(found["evidence"][1502].as_py())
+    assert evidence["onset"] == EPOCH + 1500 * STEP
+    assert evidence["duration_s"] == 3 * STEP // 1000
 
 
 def test_columns_that_stand_or_are_empty_from_the_start_are_no_news():
