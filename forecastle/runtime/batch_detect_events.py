@@ -11,6 +11,10 @@ from forecastle.types import AnomalyKind, Floats, Ints, Mask
 
 _NAMED = 3
 """Most columns that share the blame for a score."""
+_SEASONAL = 0.5
+"""Autocorrelation that makes a season."""
+_WITH, _WITHOUT = 0.7, 0.3
+"""Rank correlation with earlier seasons that is a rhythm, and below which it is lost."""
 QUIET = 30
 """Rows after an event without another one of its sort."""
 _RECENT, _BEFORE = 9, 69
@@ -40,6 +44,7 @@ class Events:
         }
         self._y = trails.standardized(values[:, 0], train)
         self._usual = float(np.std(np.diff(self._y[:train]))) + 1e-9
+        self._season = season(self._y[max(0, train - trails.FIT_ROWS) : train])
 
     def stops(self) -> Mask:
         """Rows bool[n] at which a gap or a flat line of some column has become longer than ever."""
@@ -89,19 +94,24 @@ class Events:
         return {c: float(loud[c]) / total for c in first}
 
     def _single(self, row: int) -> AnomalyKind:
-        """What one series did at a row by the rows before it."""
+        """What one series did at a row by the rows before it: the first kind that it is plainly, else the nearest."""
         y, usual = self._y, self._usual
         recent, before = y[max(0, row - _RECENT) : row + 1], y[max(0, row - _BEFORE) : max(1, row - _RECENT)]
         last = float(np.median(y[max(0, row - 8) : max(1, row)]))
-        shift = float(np.median(recent) - np.median(before))
+        shift, spread = abs(float(np.median(recent) - np.median(before))), float(np.std(before))
         noise = float(np.std(np.diff(before))) + 0.1 * usual
-        if abs(y[row] - last) > max(4 * noise, 0.5 * abs(shift)):
-            return AnomalyKind.SPIKE if y[row] > last else AnomalyKind.DIP
-        if abs(shift) > 3 * float(np.std(before)) + noise:
-            return AnomalyKind.LEVEL_SHIFT
-        if np.std(np.diff(y[max(0, row - 29) : row + 1])) > 2 * usual:
-            return AnomalyKind.VARIANCE
-        return AnomalyKind.TREND if abs(shift) > float(np.std(before)) else AnomalyKind.SEASONALITY
+        spiky = AnomalyKind.SPIKE if y[row] > last else AnomalyKind.DIP
+        plainly = {
+            spiky: abs(float(y[row]) - last) / max(4 * noise, 0.5 * shift),
+            AnomalyKind.LEVEL_SHIFT: shift / (3 * spread + noise),
+            AnomalyKind.VARIANCE: float(np.std(np.diff(y[max(0, row - 29) : row + 1]))) / usual - 1.0,
+        }
+        for kind, ratio in plainly.items():
+            if ratio > 1.0:
+                return kind
+        if rhythm_lost(y[: row + 1], self._season):
+            return AnomalyKind.SEASONALITY
+        return AnomalyKind.TREND if shift > spread else max(plainly, key=lambda kind: plainly[kind])
 
 
 def alerts(flags: Mask, quiet: int) -> Mask:
@@ -118,6 +128,52 @@ def onsets(flags: Mask, quiet: int) -> Mask:
     rows, out = np.flatnonzero(flags), np.zeros(len(flags), bool)
     out[rows[np.diff(rows, prepend=-quiet - 1) > quiet]] = True
     return out
+
+
+def season(y: Floats) -> int:
+    """Rows of the season of ``y`` float64[n]: the first of the highest peaks of its autocorrelation up to n / 3.
+
+    0: none, because it never swings back or no peak reaches `_SEASONAL`.
+    """
+    n, apart = len(y), y - y.mean()
+    power = np.square(np.abs(np.fft.rfft(apart, 2 * n)))
+    like = np.fft.irfft(power)[: n // 3 + 1] / np.arange(n, n - n // 3 - 1, -1)
+    first = int(np.argmax(like < 0))
+    if like[first] >= 0 or like[first:].max() < _SEASONAL * like[0]:
+        return 0
+    near = first + int(np.argmax(like[first:] >= 0.9 * like[first:].max()))
+    return near + int(np.argmax(like[near : near + near // 4 + 1]))
+
+
+def rhythm_lost(y: Floats, season: int) -> bool:
+    """Whether ``y`` float64[n] kept the rhythm of its earlier seasons of as many rows, and since its departure no longer does.
+
+    Of up to three seasons before the last two, the newest has a rank correlation of at least `_WITH` with the others. Since the
+    first row of the last two that is far off it is below `_WITHOUT`, with or without the line through it, and as many rows are
+    far off as a 24th of a season has.
+    """
+    earlier = min(3, len(y) // season - 2) if season else 0
+    if earlier < 2:
+        return False
+    known, now = y[-(earlier + 2) * season : -2 * season].reshape(earlier, season), y[-2 * season :]
+    newest, others, usual = known[-1], known[:-1].mean(axis=0), np.tile(known.mean(axis=0), 2)
+    far = np.abs(now - usual) > 4 * np.std(newest - others)
+    if far.sum() < max(5, season // 24) or _alike(newest, others) < _WITH:
+        return False
+    event = slice(int(np.argmax(far)), None)
+    return max(_alike(now[event], usual[event]), _alike(_level(now[event]), _level(usual[event]))) < _WITHOUT
+
+
+def _alike(one: Floats, other: Floats) -> float:
+    """Rank correlation; ties in order of appearance."""
+    ranks = [np.argsort(np.argsort(rows, kind="stable"), kind="stable").astype(np.float64) for rows in (one, other)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _level(rows: Floats) -> Floats:
+    """What is left without the line of least squares."""
+    at = np.arange(len(rows)) - (len(rows) - 1) / 2
+    return np.asarray(rows - rows.mean() - at * (at @ rows) / (at @ at))
 
 
 def runs(flags: Mask) -> Ints:

@@ -15,7 +15,7 @@ from forecastle.detect.auditions import OWN
 from forecastle.detect.selector import Choice, Pair
 from forecastle.errors import ConfigError
 from forecastle.runtime.batch_detect import LASTING, detect_file, habituation, judge, thresholds
-from forecastle.runtime.batch_detect_events import QUIET, Events, alerts, onsets
+from forecastle.runtime.batch_detect_events import QUIET, Events, alerts, onsets, rhythm_lost, season
 
 TRAIN, ROWS = 600, 2000
 MINUTE = 60_000
@@ -207,6 +207,57 @@ def test_onset_and_duration_are_in_the_times_of_the_file(tmp_path, columns):
     evidence = json.loads(found["evidence"][1502].as_py())
     assert evidence["onset"] == EPOCH + 1500 * STEP
     assert evidence["duration_s"] == 3 * STEP // 1000
+
+
+def rhythm(rows, broken=None, *, pace=1.0, phase=0.0, noise=0.1, season=144):
+    """A season that from row ``broken`` on has another ``pace``, or a ``phase`` (share of the season) of its own."""
+    turns = np.arange(rows) / season
+    if broken is not None:
+        turns[broken:] = turns[broken] + phase + pace * (turns[broken:] - turns[broken])
+    return np.sin(2 * np.pi * turns) + np.random.default_rng(1).normal(0, noise, rows)
+
+
+@pytest.mark.parametrize(("change", "broken"), [({"pace": 2.0}, 2016), ({"pace": 2.0}, 2052), ({"pace": 0.4}, 2052)])
+def test_a_season_that_changes_its_pace_is_named(change, broken):
+    said = told(judge(rhythm(2400, broken, **change)[:, None], 800, MINUTE, ["v"], 0.1))
+    assert "seasonality" in {kind for row, (kind, _) in said.items() if row >= broken}
+    assert "seasonality" not in {kind for row, (kind, _) in said.items() if row < broken}
+
+
+def test_a_season_that_shifts_its_phase_is_named_once_that_shows():
+    said = told(judge(rhythm(2400, 2088, phase=0.5, noise=0.3)[:, None], 800, MINUTE, ["v"], 0.1))
+    assert [kind for row, (kind, _) in said.items() if row >= 2088] == ["seasonality"]
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3])
+@pytest.mark.parametrize("broken", [2016, 2052, 2070, 2088])
+def test_a_rhythm_is_lost_when_its_pace_or_phase_is_and_kept_by_all_else(broken, noise):
+    plain, event = rhythm(2400, noise=noise), np.arange(2400) - broken
+    for changed in (rhythm(2400, broken, pace=2.0, noise=noise), rhythm(2400, broken, phase=0.5, noise=noise)):
+        assert not rhythm_lost(changed[:broken], 144)
+        assert rhythm_lost(changed[: broken + 130], 144)
+    for other in (plain + 8.0 * (event >= 0), plain + 8.0 * (event == 100), plain + 0.05 * np.maximum(event, 0)):
+        assert not rhythm_lost(other[: broken + 130], 144)
+
+
+@pytest.mark.parametrize("budget", [0.1, 1000.0])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_noise_and_walks_have_no_season_to_lose(budget, seed):
+    noise = np.random.default_rng(seed).normal(size=4000)
+    for values in (noise, np.cumsum(noise)):
+        kinds = set(judge(values[:, None], TRAIN, MINUTE, ["v"], budget).kind)
+        assert len(kinds) > (budget > 1)
+        assert "seasonality" not in kinds
+
+
+@pytest.mark.parametrize(("length", "rows"), [(144, 600), (144, 2000), (24, 300), (50, 1000)])
+def test_the_season_is_found(length, rows):
+    assert season(rhythm(rows, season=length)) == pytest.approx(length, abs=2)
+
+
+def test_what_has_no_season_has_none():
+    for values in (np.random.default_rng(0).normal(size=800), np.full(300, 3.0), np.arange(300.0), np.zeros(30)):
+        assert season(values) == 0
 
 
 def test_columns_that_stand_or_are_empty_from_the_start_are_no_news():
