@@ -402,9 +402,11 @@ def forecast(
 
 @app.command()
 def detect(
+    *,
     input: Annotated[Path, typer.Option(help="CSV or parquet: timestamp and numeric columns")],  # noqa: A002
     train_rows: Annotated[int, typer.Option("--train-rows", min=1, help="leading rows to learn from")],
     out: Annotated[Path, typer.Option(help="parquet to write: score, threshold, anomaly, kind, evidence")],
+    budget: Annotated[float, typer.Option(help="false alarms allowed per day, 0.001 to 1000")] = 0.1,
     choices: Annotated[Path | None, typer.Option(help="JSON that names the scorer of each family of files")] = None,
     choose: Annotated[
         bool, typer.Option("--choose", help="try every scorer on the training rows, by their label where there is one")
@@ -413,7 +415,7 @@ def detect(
     """Score a file for anomalies, causally."""
     from forecastle.runtime.batch_detect import detect_file
 
-    typer.echo(detect_file(input, train_rows, out, choices=choices, choose=choose))
+    typer.echo(detect_file(input, train_rows, out, budget, choices=choices, choose=choose))
 
 
 @app.command()

@@ -70,12 +70,15 @@ def candidates(columns: int) -> list[Pair]:
     return [Pair(scorer, smoothing) for scorer in _scorers(columns) for smoothing in SMOOTHINGS]
 
 
-def perform(values: Floats, train: int, pair: Pair) -> tuple[Floats, Floats]:
+def perform(values: Floats, train: int, pair: Pair, missing: Mask | None = None) -> tuple[Floats, Floats]:
     """(score float64[n], parts float64[n, c] of the columns in it before smoothing) of gap-free ``values`` float64[n, c].
 
+    What is ``missing`` bool[n, c] counts as its column usually does in training, except in rows without any value.
     Raises ConfigError for a scorer or smoothing that is not known for as many columns.
     """
     parts = _parts(values, train, pair.scorer)
+    if missing is not None and missing.any():
+        parts = np.where(missing & ~missing.all(axis=1, keepdims=True), np.median(parts[:train], axis=0), parts)
     return smooth(parts.mean(axis=1), pair.smoothing, train), parts
 
 

@@ -8,10 +8,9 @@ the false-alarm budget. ``benchmarks/bench_detect.py`` says on which series the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +20,24 @@ from forecastle.detect.auditions import Recorded, learn, perform, rule
 from forecastle.detect.selector import Choice, Pair, of_family, read_choices
 from forecastle.detect.tails import alarm_rate, tail_threshold
 from forecastle.errors import ConfigError
+from forecastle.runtime.batch_detect_events import QUIET, Events, alerts, onsets
 from forecastle.runtime.timestamps import epoch_ms
-from forecastle.types import AnomalyKind, Floats, Mask
-
-Explain: TypeAlias = Callable[[int], tuple[AnomalyKind, dict[str, Any]]]
+from forecastle.types import Floats, Ints, Mask
 
 _REFRESH, _REMEMBER = 256, 5000
+LASTING = 500
+"""Rows above the threshold after which an incident is taken for the new normal."""
 _WARMUP = 30
+LEAST_BUDGET, MOST_BUDGET = 0.001, 1000.0
+"""False alarms per day that may be asked for."""
 NEWS, _PLAIN_BUDGET, _STEEPNESS = 0.55, 0.1, 0.1
 """`trails.novelty` that alerts at the usual budget, and how that grows as the budget shrinks."""
 _SHAPES = frozenset({"shape", "nearest", "far"})
 """Scorers whose alerts `trails.novelty` decides: their own scores stay high for the length of a window."""
 WEARY, RESTED = 0.06, 350.0
 """What an alert adds to that share, and the rows in which half of it fades."""
-_QUIET, QUIET_SHAPE = 30, 150
-"""Rows after an alert without another one."""
+QUIET_SHAPE = 150
+"""Rows after an alert of theirs without another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,13 @@ def detect_file(
     ``source``: ``timestamp`` and one or many numeric columns. ``budget``: false alarms per day. Who speaks is told by the
     first family of ``choices`` (JSON, see `forecastle.detect.selector`) that matches the file's stem or, of one column, its
     name; without one, ``choose`` tries every scorer on the training rows, the only ones whose ``label`` is ever read.
-    Raises ConfigError when the file, ``choices`` or ``train_rows`` cannot be used.
+    Raises ConfigError when the file, ``choices``, ``train_rows`` or ``budget`` cannot be used.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not LEAST_BUDGET <= budget <= MOST_BUDGET:
+        raise ConfigError(f"--budget {budget:g}: must be {LEAST_BUDGET:g} to {MOST_BUDGET:g} false alarms per day")
     at, names, values, timestamps, label = _read(Path(source))
     if not _WARMUP <= train_rows < len(values):
         raise ConfigError(f"--train-rows {train_rows}: must be at least {_WARMUP} and less than the file's {len(values)} rows")
@@ -76,7 +80,7 @@ def detect_file(
     choice = told[1] if told else None
     if choice is None and choose:
         choice = learn([Recorded(values[:train_rows], None if label is None else label[:train_rows])])
-    verdicts = judge(values, train_rows, step_ms, names, budget, choice=choice)
+    verdicts = judge(values, train_rows, step_ms, names, budget, at=at, choice=choice)
     table = pa.table(
         {
             "timestamp": timestamps,
@@ -94,37 +98,44 @@ def detect_file(
 
 
 def judge(
-    values: Floats, train: int, step_ms: int, names: list[str], budget: float, *, choice: Choice | None = None
+    values: Floats,
+    train: int,
+    step_ms: int,
+    names: list[str],
+    budget: float,
+    *,
+    at: Ints | None = None,
+    choice: Choice | None = None,
 ) -> Verdicts:
     """Verdicts on ``values`` float64[n, c] after ``train`` rows; NaN is a gap: its own kind of event, never a spike.
 
-    ``choice`` says which scorer speaks; None: the one that the rule of thumb names.
+    Gaps and flat lines are those of single columns. What is missing has no say in the score of its row; a row without any
+    value is not judged. ``at`` int[n]: the rows' times in ms; None: ``step_ms`` apart from 0 on. ``choice`` says which scorer
+    speaks; None: the one that the rule of thumb names.
     """
-    gap: Mask = np.asarray(~np.isfinite(values).all(axis=1))
+    missing: Mask = ~np.isfinite(values)
+    gap: Mask = np.asarray(missing.all(axis=1))
+    times = (np.arange(len(values)) * step_ms if at is None else at).tolist()
     pair, why = _speaker(choice, train, values.shape[1])
-    filled = trails.forward(values, train)
-    score, parts = perform(filled, train, pair)
-    if values.shape[1] == 1:
-        y = trails.standardized(values[:, 0], train)
-        explain, still = _single(y, values[:, 0], train), _still(y, gap, train)
-    else:
-        explain, still = _several(parts, filled, names), np.zeros(len(gap), bool)
+    score, parts = perform(trails.forward(values, train), train, pair, missing)
+    events, quiet = Events(values, parts, names, train), min(train // 5, QUIET_SHAPE)
     if pair.scorer in _SHAPES:
-        news, least = trails.novelty(y, train), NEWS * (_PLAIN_BUDGET / budget) ** _STEEPNESS
-        habit = habituation(np.where(gap, 0.0, news), least, train, min(train // 5, QUIET_SHAPE))
+        news = trails.novelty(trails.standardized(values[:, 0], train), train)
+        least = NEWS * (_PLAIN_BUDGET / budget) ** _STEEPNESS
+        habit = habituation(np.where(gap, 0.0, news), least, train, quiet)
         threshold = score * least * habit / np.maximum(news, 1e-9)
     else:
         threshold = thresholds(score, train, alarm_rate(budget, step_ms, 1))
     score[:train], threshold[:train] = 0.0, np.inf
-    named = {AnomalyKind.DROPOUT: _begins(gap, train, 2), AnomalyKind.FLAT_LINE: _begins(still, train, 9)}
-    quiet = min(train // 5, QUIET_SHAPE) if pair.scorer in _SHAPES else _QUIET
-    anomaly = alerts((score > threshold) & ~gap, quiet) | named[AnomalyKind.DROPOUT] | named[AnomalyKind.FLAT_LINE]
+    over = (score > threshold) & ~gap
+    anomaly = (alerts(over, quiet) if pair.scorer in _SHAPES else onsets(over, QUIET)) | events.stops()
     kind, evidence = [""] * len(score), [""] * len(score)
     spoke = {"scorer": pair.scorer, "smoothing": pair.smoothing, "why": why}
     for row in np.flatnonzero(anomaly).tolist():
-        found, told = explain(row)
-        found = next((name for name, rows in named.items() if rows[row]), found)
-        kind[row], evidence[row] = found.value, json.dumps({**spoke, **told})
+        found, lasted, told = events.explain(row)
+        onset = times[row + 1 - lasted]
+        since = {"onset": onset, "duration_s": (times[row] + step_ms - onset) // 1000}
+        kind[row], evidence[row] = found.value, json.dumps({**spoke, **told, **since})
     return Verdicts(pair, why, score, threshold, anomaly, kind, evidence)
 
 
@@ -133,15 +144,6 @@ def _speaker(choice: Choice | None, train: int, columns: int) -> tuple[Pair, str
         shape = "one column" if columns == 1 else f"{columns} columns"
         return rule(train, columns), f"the rule of thumb for {shape} and {train} training rows"
     return choice.pair or rule(train, columns), choice.why
-
-
-def alerts(flags: Mask, quiet: int) -> Mask:
-    """The first of each stretch of ``flags`` bool[n], and none within ``quiet`` rows of the alert before it."""
-    out, last = np.zeros(len(flags), bool), -quiet - 1
-    for row in np.flatnonzero(flags).tolist():
-        if row - last > quiet:
-            out[row], last = True, row
-    return out
 
 
 def habituation(news: Floats, least: float, train: int, quiet: int, *, weary: float = WEARY, rested: float = RESTED) -> Floats:
@@ -159,11 +161,21 @@ def habituation(news: Floats, least: float, train: int, quiet: int, *, weary: fl
 
 
 def thresholds(score: Floats, train: int, rate: float) -> Floats:
-    """Threshold float64[n] of each row from the scores before its block of rows, the later training rows' included."""
-    out = np.full(len(score), np.inf)
+    """Threshold float64[n] of each row from the scores before its block of rows, the later training rows' included.
+
+    The rows of an incident, which lasts until the score is back under its threshold, are not learned: an outage moves no
+    threshold. One that has lasted `LASTING` rows is the new normal, and all of it is learned.
+    """
+    out, usual, began, last = np.full(len(score), np.inf), np.ones(len(score), bool), -1, -1
     for start in range(train, len(score), _REFRESH):
-        past = score[max(train // 3, start - _REMEMBER) : start]
-        out[start : start + _REFRESH] = tail_threshold(past[None, :].astype(np.float32), rate)[0]
+        first, block = max(train // 3, start - _REMEMBER), slice(start, start + _REFRESH)
+        past = score[first:start][usual[first:start]]
+        out[block] = tail_threshold(past[None, :].astype(np.float32), rate)[0]
+        for row in (start + np.flatnonzero(score[block] > out[block])).tolist():
+            began, last = began if row == last + 1 else row, row
+            usual[row] = row - began >= LASTING
+            if row - began == LASTING:
+                usual[began:row] = True
     return out
 
 
@@ -204,63 +216,3 @@ def _table(source: Path) -> Any:
         return csv.read_csv(source)
     except (OSError, pa.ArrowInvalid) as error:
         raise ConfigError(f"{source}: cannot be read as {'parquet' if source.suffix != '.csv' else 'CSV'}: {error}") from error
-
-
-def _begins(flags: Mask, train: int, least: int) -> Mask:
-    """The row at which a stretch of ``flags`` has become longer than ``least`` and than any before it by half."""
-    rows = np.arange(1, len(flags) + 1)
-    run = rows - np.maximum.accumulate(np.where(flags, 0, rows))
-    longest = np.maximum.accumulate(np.where(flags, 0, np.concatenate([[0], run[:-1]])))
-    long = (run > np.maximum(1.5 * longest, least)) & flags
-    long[:train] = False
-    return np.asarray(long & ~np.concatenate([[False], long[:-1]]))
-
-
-def _still(y: Floats, gap: Mask, train: int) -> Mask:
-    """Rows that repeat the one before, of a series that seldom does."""
-    same = np.concatenate([[False], np.diff(y) == 0.0]) & ~gap
-    return same if same[1:train].mean() < 0.5 else np.zeros(len(y), bool)
-
-
-def _single(y: Floats, values: Floats, train: int) -> Explain:
-    """Names what one series did at a row by the rows before it."""
-    usual = float(np.std(np.diff(y[:train]))) + 1e-9
-
-    def explain(row: int) -> tuple[AnomalyKind, dict[str, Any]]:
-        recent, before = y[max(0, row - 9) : row + 1], y[max(0, row - 69) : max(1, row - 9)]
-        last = float(np.median(y[max(0, row - 8) : max(1, row)]))
-        shift = float(np.median(recent) - np.median(before))
-        noise = float(np.std(np.diff(before))) + 0.1 * usual
-        if abs(y[row] - last) > max(4 * noise, 0.5 * abs(shift)):
-            kind = AnomalyKind.SPIKE if y[row] > last else AnomalyKind.DIP
-        elif abs(shift) > 3 * float(np.std(before)) + noise:
-            kind = AnomalyKind.LEVEL_SHIFT
-        elif np.std(np.diff(y[max(0, row - 29) : row + 1])) > 2 * usual:
-            kind = AnomalyKind.VARIANCE
-        elif abs(shift) > float(np.std(before)):
-            kind = AnomalyKind.TREND
-        else:
-            kind = AnomalyKind.SEASONALITY
-        expected = values[max(0, row - 69) : max(1, row - 9)]
-        known = expected[np.isfinite(expected)]
-        return kind, {
-            "actual": round(float(values[row]), 6) if np.isfinite(values[row]) else None,
-            "expected": round(float(np.median(known)), 6) if len(known) else None,
-        }
-
-    return explain
-
-
-def _several(parts: Floats, values: Floats, names: list[str]) -> Explain:
-    """Names the columns that speak loudest at a row, over the rows the score remembers."""
-
-    def explain(row: int) -> tuple[AnomalyKind, dict[str, Any]]:
-        loud = parts[max(0, row - 9) : row + 1].mean(axis=0)
-        first = [int(c) for c in np.argsort(-loud, kind="stable")[:3] if loud[c] > 0]
-        total = float(loud.sum()) or 1.0
-        return AnomalyKind.MULTIVARIATE, {
-            "columns": {names[c]: round(float(loud[c]) / total, 3) for c in first},
-            "actual": {names[c]: round(float(values[row, c]), 6) for c in first},
-        }
-
-    return explain
