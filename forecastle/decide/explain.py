@@ -83,9 +83,11 @@ def _moved(notes: Sequence[tuple[str, str, str]]) -> Iterator[str]:
 
 
 def _placed(name: str, e: Mapping[str, Any]) -> Iterator[str]:
-    """Which rules keep it out of cheaper places."""
+    """Which rules keep it out of cheaper places, and which are broken by what runs."""
     if e.get("bound"):
         yield f"Where {name} is placed is bound by {'; by '.join(e['bound'])}."
+    if e.get("misplaced"):
+        yield f"{e['misplaced']}: as many start elsewhere before they leave."
 
 
 _REMEDIES = (

@@ -65,8 +65,7 @@ class Order:
     """One workload's part of the problem: ``offers`` cheapest first, ``caps`` in the order in which they give way.
 
     ``pools`` are all that are observed, by name; ``low`` are the open pools' minimums, ``closed`` the pools that get nothing,
-    ``notes`` what has given way already, ``running`` how many replicas run in open pools, and ``sites`` at how many sites
-    there must be some.
+    ``notes`` what has given way already, and ``sites`` at how many sites there must be some.
     """
 
     load: Workload
@@ -76,7 +75,6 @@ class Order:
     closed: tuple[str, ...]
     caps: tuple[Cap, ...]
     notes: tuple[str, ...]
-    running: int
     sites: int
     pools: Mapping[str, Pool]
 
@@ -129,7 +127,6 @@ def order(need: Need, inventory: Inventory, fleet: Fleet, down: frozenset[str], 
         tuple(p.name for p in seen if p not in open_),
         tuple(caps),
         tuple(f"{load.name}: {note}" + (f" ({', '.join(lost)} down)" if lost else "") for note in notes),
-        sum(fleet.observed[p.name].replicas for p in open_),
         min(load.min_sites, need.replicas, len({p.site for p in open_ if room(p)})),
         {p.name: p for p in seen},
     )
@@ -148,10 +145,13 @@ def room(pool: Pool) -> int:
 def reserve(replicas: int, share: float, domains: int) -> tuple[int, int]:
     """(replicas, keep): how many it takes so that ``share`` of them is left when one of ``domains`` equal ones is lost."""
     keep = math.ceil(share * replicas - _FUZZ)
-    total = replicas
-    while domains > 1 and total - math.ceil(total / domains) < keep:
-        total += 1
+    total = max(replicas, fewest(keep, domains))
     return total, min(keep, total)
+
+
+def fewest(keep: int, domains: int) -> int:
+    """The fewest replicas of which ``keep`` are left when one of ``domains`` equal ones is lost; 0 if no number does."""
+    return math.ceil(keep * domains / (domains - 1) - _FUZZ) if domains > 1 else 0
 
 
 def _offers(pool: Pool, load: Workload, site: Site, running: int, move_h: float) -> Iterator[Offer]:

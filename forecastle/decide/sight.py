@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forecastle.decide.capacity import Capacity
@@ -63,9 +63,15 @@ class Sight:
 
     @property
     def settled(self) -> bool:
-        """Whether what is ordered is close enough to what is wanted, and not under the floor or the minimum."""
+        """Whether what is ordered is close enough to what is wanted, under neither floor nor minimum, and nothing amiss."""
         slack = self.context.settings.tolerance * self.ordered + 1e-9
-        return abs(self.size.wanted - self.ordered) <= slack and self.ordered >= max(self.view.floor, self.load.min)
+        near = abs(self.size.wanted - self.ordered) <= slack
+        return near and self.ordered >= max(self.view.floor, self.load.min) and not self.view.amiss
+
+    def with_amiss(self, number: int) -> Sight:
+        """The same with so many more replicas amiss."""
+        view = replace(self.view, amiss=self.view.amiss + number)
+        return replace(self, view=view, context=replace(self.context, view=view))
 
     def evidence(self) -> dict[str, Any]:
         """The numbers behind the sizing, JSON-able; `View.of` reads the guards' part back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import maximum_flow
 
 from forecastle.decide.offers import Need
 from forecastle.decide.place import Placement
-from forecastle.types import Fleet, Inventory, Pool, Workload
+from forecastle.types import Action, Fleet, Inventory, Kind, Pool, Workload
 
 Held: TypeAlias = Sequence[tuple[Pool, int]]
 _FUZZ = 1e-6
@@ -47,6 +47,32 @@ def violations(
     return problems
 
 
+def too_many_moves(
+    actions: Iterable[Action], wanted: Mapping[str, int], inventory: Inventory, fleet: Fleet, most: int | None
+) -> list[str]:
+    """What is wrong with one tick's actions when ``most`` replicas of the fleet may change places; empty when nothing is.
+
+    A replica that is started changes places unless the workload lacks it for what is ``wanted``, or its pool for its minimum.
+    """
+    grown, low = Counter[str](), Counter[str]()
+    for action in actions:
+        if action.kind is Kind.SCALE and int(action.desired) > int(action.expected):
+            grown[action.workload] += int(action.desired) - int(action.expected)
+            low[action.workload] += max(0, inventory.pools[action.pool].min - int(action.expected))
+    moves = 0
+    for name, count in grown.items():
+        load = inventory.workloads[name]
+        serving = [p for p in load.pools if p in fleet.observed and _serves(inventory.pools[p], load, inventory, fleet.down)]
+        lacking = max(0, wanted[name] - sum(fleet.observed[p].replicas for p in serving))
+        moves += max(0, count - lacking - low[name])
+    return [] if most is None or moves <= most else [f"{moves} replicas change places, {most} may"]
+
+
+def _serves(pool: Pool, load: Workload, inventory: Inventory, down: frozenset[str]) -> bool:
+    inside = not load.residency or bool(load.residency & inventory.sites[pool.site].residency)
+    return inside and pool.site not in down
+
+
 def _sunk(pool: Pool) -> float:
     price = pool.unit_price if pool.committed_price is None else pool.committed_price
     return pool.committed * price
@@ -74,11 +100,7 @@ def _hard(found: Placement, inventory: Inventory, fleet: Fleet, down: frozenset[
 
 def _soft(load: Workload, need: Need, held: Held, inventory: Inventory, down: frozenset[str]) -> Iterator[str]:
     total = sum(n for _, n in held)
-    usable = [
-        (p, n)
-        for p, n in held
-        if p.site not in down and (not load.residency or load.residency & inventory.sites[p.site].residency)
-    ]
+    usable = [(p, n) for p, n in held if _serves(p, load, inventory, down)]
     least = sum(min(p.min, p.max, p.quota) for p, _ in usable)
     if total < need.replicas or total > max(need.replicas, least):
         yield f"{total} replicas for a need of {need.replicas}"
