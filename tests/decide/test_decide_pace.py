@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from decide_worlds import NOW, RPS, STEP, actions, fleet, forecasts, load, outcome, plans, pool, refused, scalings, seen, stock
@@ -21,7 +22,7 @@ from forecastle.types import Domain, Fleet, Inventory, Kind, Mode, Observed, Out
 QUICK = GuardSettings(cooldown_up_s=60, cooldown_down_s=60, step_down_s=60, stabilization_down_s=120)
 """Brakes that let go after a tick or two, so that few ticks are enough."""
 BLOG = SeriesKey("blog", "rps")
-ZONE = {"survive": Domain.ZONE, "survive_share": 0.5}
+ZONE: dict[str, Any] = {"survive": Domain.ZONE, "survive_share": 0.5}
 
 
 @dataclass
@@ -60,10 +61,8 @@ class World:
         self.wanted.append((self.at, found[0].recommended["shop"]))
         for action in actions(found):
             before = replace(seen(action.pool, self.replicas[action.pool]), at=NOW + self.at * STEP)
-            change = (
-                {} if action.kind is not Kind.SCALE else {"before": before, "after": replace(before, replicas=action.desired)}
-            )
-            done = outcome(action.kind, action.pool, 0, **change)
+            after = replace(before, replicas=int(action.desired)) if action.kind is Kind.SCALE else before
+            done = outcome(action.kind, action.pool, 0, before=before, after=after)
             self.outcomes.append(replace(done, action_id=action.id, at=NOW + self.at * STEP))
             if action.kind is Kind.SCALE:
                 self.replicas[action.pool] = int(action.desired)
@@ -84,7 +83,7 @@ class World:
         return next((i for i, past in enumerate(reversed(self.seen)) if past != self.replicas), len(self.seen))
 
 
-def three(**rules: object) -> Inventory:
+def three(**rules: Any) -> Inventory:
     return stock(load(sites=("fra", "ams", "ohio"), **rules))
 
 
@@ -142,7 +141,7 @@ def test_a_cheaper_place_alone_is_not_paid_for_twice() -> None:
 
 def test_scale_in_takes_first_what_a_rule_does_not_let_stay() -> None:
     """The dearest is ohio, but without it the loss of fra would leave 3 replicas instead of 6."""
-    rules = {"survive": Domain.REGION, "survive_share": 0.45}
+    rules: dict[str, Any] = {"survive": Domain.REGION, "survive_share": 0.45}
     inventory = stock(load(sites=("fra", "ams", "ohio"), **rules), pools=[pool("ohio", unit_price=0.9)])
     world = World(inventory, {"shop-fra": 10, "shop-ams": 3, "shop-ohio": 3}, demand=13 * 32.0)
     assert [list(scalings(world.tick())) for _ in range(2)] == 2 * [["shop-fra"]]
@@ -156,7 +155,7 @@ def test_scale_in_takes_first_what_a_rule_does_not_let_stay() -> None:
         ({}, {"max_moves": 0}, "max_moves", "a larger decide.max_moves"),
     ],
 )
-def test_what_cannot_be_restored_is_said_once(rules: dict[str, object], knobs: dict[str, int], guard: str, remedy: str) -> None:
+def test_what_cannot_be_restored_is_said_once(rules: dict[str, Any], knobs: dict[str, int], guard: str, remedy: str) -> None:
     world = World(stock(load(**ZONE, **rules)), {"shop-fra": 10, "shop-ams": 0}, knobs=DecideSettings(**knobs))
     first = world.tick()
     (page,) = actions(first, Kind.NOTIFY)
@@ -274,7 +273,7 @@ counts = st.integers(0, 20)
     st.sampled_from([frozenset(), frozenset({"ams"})]),
 )
 def test_no_tick_moves_more_than_may_move(
-    held: dict[str, int], shop: float, blog: float, most: int | None, rules: dict[str, object], down: frozenset[str]
+    held: dict[str, int], shop: float, blog: float, most: int | None, rules: dict[str, Any], down: frozenset[str]
 ) -> None:
     sites = ("fra", "ams", "ohio")
     spot = [pool("ohio", name, spot=True, unit_price=0.03) for name in ("shop", "blog")]
@@ -308,7 +307,7 @@ def test_no_tick_moves_more_than_may_move(
         ]
     ),
 )
-def test_from_anywhere_it_comes_to_rest_within_the_rules(held: dict[str, int], replicas: int, rules: dict[str, object]) -> None:
+def test_from_anywhere_it_comes_to_rest_within_the_rules(held: dict[str, int], replicas: int, rules: dict[str, Any]) -> None:
     inventory = stock(load(sites=("fra", "ams", "ohio"), **rules), pools=[pool("ohio", spot=True, unit_price=0.03)])
     world = World(inventory, held, demand=32.0 * replicas).run(80)
     assert world.still_for > 10, world.seen[-60:]
