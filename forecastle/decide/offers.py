@@ -24,7 +24,10 @@ _FUZZ = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Replicas a ``workload`` wants, the reactive ``floor`` that no budget may cut, and how many a lost domain must leave."""
+    """Replicas a ``workload`` wants, its reactive ``floor``, and how many of them a lost domain must leave.
+
+    Where the floor should be is told whatever the budget; what that cannot pay is cut by the guard `money`, and a person paged.
+    """
 
     workload: str
     replicas: int
@@ -105,7 +108,7 @@ class Order:
 
     @property
     def must(self) -> int:
-        """Replicas that no budget may cut."""
+        """Replicas that are placed whatever the budget."""
         return min(max(self.need.floor, self.load.min, self.sites), self.need.replicas)
 
 

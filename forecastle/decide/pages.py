@@ -20,7 +20,11 @@ REPEAT_S = 3600.0
 _TOLD = frozenset({Status.APPLIED, Status.ALREADY, Status.DRY_RUN})
 _HUMAN_NEEDED = frozenset({"escalation", "failover", "panic", "heal_budget", "inventory_jump"})
 """Guards whose refusal means that a human must look."""
-_LIMITS = {"limits": "a larger max", "money": "a larger budget_per_hour", "max_moves": "a larger decide.max_moves"}
+_LIMITS = {
+    "limits": "a larger max",
+    "money": "a larger budget_per_hour, its own or the fleet's",
+    "max_moves": "a larger decide.max_moves",
+}
 """Guards that only a setting moves, and which."""
 
 
@@ -51,7 +55,13 @@ def pages(tick: Tick, remedies: Sequence[Remedy], court: Court, placed: Placemen
 
 
 def _unplaced(tick: Tick, court: Court, placed: Placement, since: int) -> Iterator[Page]:
-    """What the placement had to give up, and what runs where it must not and cannot be made up for."""
+    """What money cuts of the reactive floor, what the placement gave up, and what cannot be had back where a rule is broken."""
+    for name in sorted({r.workload for r in court.refusals if r.guard == "money"}):
+        sight = tick.sights[name]
+        paid = sight.ordered + sum(int(a.desired) - int(a.expected) for a, _ in court.granted if _grows(a, name))
+        if paid < sight.view.floor:
+            text = f"the budget pays for {paid} replicas of {name}, and the reactive rule asks for {sight.view.floor}"
+            yield Page(sight.load.pools[0], "money", f"{text} (what would change that: {_LIMITS['money']})", since)
     for name, sight in tick.sights.items():
         mine = [note for note in placed.notes if note.partition(":")[0] == name]
         if mine:
@@ -60,6 +70,10 @@ def _unplaced(tick: Tick, court: Court, placed: Placement, since: int) -> Iterat
         if pace.amiss and (stands := _stuck(name, tick, court)):
             pool, text = tick.sights[name].load.pools[0], f"{pace.says(name)}, and none can start elsewhere: {stands}"
             yield Page(pool, "not_restored", f"not restored: {text}", since)
+
+
+def _grows(action: Action, workload: str) -> bool:
+    return action.kind is Kind.SCALE and action.workload == workload and int(action.desired) > int(action.expected)
 
 
 def _stuck(name: str, tick: Tick, court: Court) -> str:

@@ -144,7 +144,7 @@ def limits(action: Action, ctx: GuardContext) -> Objection | None:
 
 
 def money(action: Action, ctx: GuardContext) -> Objection | None:
-    """Growth stays inside the budgets of the workload and of the fleet; what they cannot pay is clamped off.
+    """Growth stays inside the budgets of workload and fleet; the rest is clamped off, and a person hears if the floor is cut.
 
     Replicas that are committed are paid already: they are never what passes a budget.
     """
