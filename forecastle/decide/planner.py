@@ -77,6 +77,10 @@ def _heal(court: Court, healing: Sequence[Remedy]) -> None:
         court.refusals.append(Refusal("panic", f"{why}: suspect the sensor", pool.name, pool.workload))
 
 
+QUIET = 50
+"""Workloads to which nothing is done that a plan has numbers of, the most important ones: so it stays small in any fleet."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Draft:
     """A plan in the making: the ``people`` who must approve its ``actions``; ``silent`` workloads are well as they are."""
@@ -129,16 +133,17 @@ class _Scribe:
         named = {a.workload for a in actions} | {r.workload for r in draft.refusals if r.workload}
         names = sorted(named | draft.silent)
         evidence = {name: self._evidence(self.tick.sights[name]) for name in sorted(named)}
+        quiet = sorted((self.tick.sights[name] for name in draft.silent - named), key=lambda s: (-s.load.priority, s.load.name))
         mine = [note for note in self.placed.notes if note.partition(":")[0] in names]
         moved = [note for note in self.moved if note[0] in names]
-        why = Why(evidence, cost, len(draft.silent - named), mine, moved)
+        why = Why(evidence, cost, quiet, mine, moved)
         return Plan(
             digest("plan", at, draft.domain, draft.people, *names, *(a.id for a in actions)),
             at,
             draft.domain,
             actions,
             paragraph(draft.domain, actions, why),
-            evidence,
+            evidence | {sight.load.name: sight.in_short() for sight in quiet[:QUIET]},
             tuple(draft.refusals),
             {name: self.tick.sights[name].size.wanted for name in names},
             cost,

@@ -99,6 +99,13 @@ class Sight:
             **self.known.evidence(),
         }
 
+    def in_short(self) -> dict[str, Any]:
+        """The forecast, the quantile and what binds: the evidence about a workload to which nothing is done."""
+        s = self.size
+        told = {"ordered": self.ordered, "wanted": s.wanted, "binding": s.binding, "quantile": _short(s.quantile)}
+        course = {"demand": _short(s.demand), "median": _short(s.median), "peak": _short(s.peak), "model": self.model}
+        return told | (course if s.peak is not None else {"demand": _short(s.demand)})
+
     def _carries(self) -> float | None:
         """What a replica carries of the metric that binds; None when no one number says it."""
         found = {c.per_replica for metric, c in self.known.capacities if metric == self.size.metric}
