@@ -223,7 +223,11 @@ class DecideSettings(Room):
     )
     reactive_utilization: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="target of the reactive floor's rule")
     move_h: Positive = Field(4.0, description="hours within which a move has to earn its price back")
-    max_moves: Count | None = Field(None, description="replicas of the fleet that may change places per tick; none: no limit")
+    max_moves: Count | None = Field(
+        None,
+        description="replicas of the fleet that may start per tick to make up for others that run where a rule does not let "
+        "them; none: no limit but the guards'",
+    )
     place_nodes: int = Field(200, gt=0, description="branch-and-bound nodes of the placement; counted, not timed, for replays")
     place_s: Positive = Field(5.0, description="seconds after which the greedy placement stands in")
 

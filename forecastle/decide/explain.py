@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from forecastle.decide.sight import Sight
 from forecastle.types import Action, Kind, Plan
 
 TOLD = 3
@@ -29,13 +31,13 @@ def explain(plan: Plan) -> str:
 class Why:
     """What a paragraph tells besides the actions.
 
-    ``evidence`` by workload, ``cost`` of the fleet per hour afterwards, how many workloads are ``quiet`` (well as they are),
+    ``evidence`` by workload, ``cost`` of the fleet per hour afterwards, the workloads that are ``quiet`` (well as they are),
     what the placement noted, and what was noted about sites that are down or back.
     """
 
     evidence: Mapping[str, Any]
     cost: float
-    quiet: int = 0
+    quiet: Sequence[Sight] = ()
     notes: Sequence[str] = ()
     moved: Sequence[tuple[str, str, str]] = ()
 
@@ -50,7 +52,7 @@ def paragraph(domain: str, actions: Sequence[Action], because: Why) -> str:
     sentences += dict.fromkeys(f"{a.reason.rstrip('.')}." for a in actions if a.kind is not Kind.SCALE)
     sentences += _moved(because.moved)
     if because.quiet:
-        sentences.append(f"Workloads that have what they need, within the tolerance: {because.quiet}.")
+        sentences.append(_quiet(because.quiet))
     if because.notes:
         sentences.append(f"The placement says: {'; '.join(because.notes)}.")
         sentences += remedy(because.notes)
@@ -62,7 +64,7 @@ def why(name: str, e: Mapping[str, Any]) -> str:
     """The sizing of one workload: forecast, quantile, what binds, and what would change it."""
     text = f"{name} wants {e['wanted']} ready replicas and has {e['ordered']} ordered, {e['ready']} ready."
     if not e["metric"]:
-        return f"{text} None of its demand metrics can be trusted now, so it holds."
+        return f"{text} None of its demand metrics can be trusted now, so it holds until one can."
     reactive = e.get("reactive", e["floor"])  # plans recorded before planned minimums have the floor alone
     text += f" What binds is: {e['binding']}. {e['metric']} is {e['demand']:g}, for which the reactive rule asks {reactive}"
     if e["peak"] is None:
@@ -74,6 +76,26 @@ def why(name: str, e: Mapping[str, Any]) -> str:
     )
 
 
+def _quiet(found: Sequence[Sight]) -> str:
+    """What the workloads to which nothing is done were sized by, and what would change that."""
+    models = _counted(sight.model or "no forecast" if sight.size.peak is not None else "no forecast" for sight in found)
+    levels = sorted(sight.size.quantile for sight in found)
+    span = f"{levels[0]:.3g}" if levels[0] == levels[-1] else f"{levels[0]:.3g} to {levels[-1]:.3g}"
+    return (
+        f"Workloads that have what they need, within the tolerance: {len(found)}. They are sized by {models}, the quantile is "
+        f"{span}, and what binds is {_counted(sight.size.binding for sight in found)}. Replicas follow when demand or forecast "
+        "asks for more or fewer than the tolerance allows."
+    )
+
+
+def _counted(names: Iterable[str]) -> str:
+    """The most frequent ones with their numbers."""
+    found = Counter(names)
+    told = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:TOLD]
+    more = len(found) - len(told)
+    return ", ".join(f"{name} ({number})" for name, number in told) + (f" and {more} more" if more else "")
+
+
 def _moved(notes: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     """A sentence for every site that is down or back: what becomes of the workloads there."""
     for site in dict.fromkeys(site for _, site, _ in notes):
@@ -83,9 +105,11 @@ def _moved(notes: Sequence[tuple[str, str, str]]) -> Iterator[str]:
 
 
 def _placed(name: str, e: Mapping[str, Any]) -> Iterator[str]:
-    """Which rules keep it out of cheaper places."""
+    """Which rules keep it out of cheaper places, and which are broken by what runs."""
     if e.get("bound"):
         yield f"Where {name} is placed is bound by {'; by '.join(e['bound'])}."
+    if e.get("misplaced"):
+        yield f"{e['misplaced']}: as many start elsewhere before they leave."
 
 
 _REMEDIES = (
@@ -126,21 +150,40 @@ def _known(e: Mapping[str, Any]) -> str:
     return "".join(said)
 
 
+_SETTLED = "within tolerance of what is ordered ("
+_CHANGES = (
+    ("the loss of any", "Fewer would do with a smaller survive_share, or with more domains of that level to be in"),
+    ("planned: ", "Fewer follow when the occasion is over, or with smaller replicas of it in events or holidays"),
+    ("planned factor", "Fewer follow with a smaller factor of the occasion, or when there is a forecast for it to multiply"),
+    (
+        "what commitments pay for",
+        "Fewer follow where less is committed; more than are paid for need a higher forecast or price",
+    ),
+    ("latency target", "Fewer would do with less demand, a larger latency_target_s or wait, or a shorter service_time_s"),
+)
+"""What binds where no one number says what would change it, and what would."""
+
+
 def _change(e: Mapping[str, Any]) -> str:
     """What would make the answer one replica smaller or larger."""
     wanted, carries, binding = e["wanted"], e["per_replica"], e["binding"]
+    if binding.startswith(_SETTLED):
+        binding = binding[len(_SETTLED) : -1]
+    for mark, change in _CHANGES:
+        if binding.startswith(mark):
+            return f" {change}."
     if "minimum" in binding or "maximum" in binding:
         return f" Only {binding} ({wanted}) changes that."
     if "look-ahead" in binding:
         return f" Fewer follow when the look-ahead no longer asks for {wanted}."
     if "no forecast" in binding:
         return " Fewer follow when there is a forecast again."
-    if carries is None or not binding.rpartition("(")[2].startswith(("reactive", "expected", "forecast")):
+    if carries is None or not binding.startswith(("reactive", "expected", "forecast")):
         return ""
     share, what = {
         "reactive": (e["reactive_utilization"], "demand"),
         "expected": (e["utilization"], "expected demand"),
-    }.get(binding.rpartition("(")[2].partition(" ")[0], (1.0, "insured demand"))
+    }.get(binding.partition(" ")[0], (1.0, "insured demand"))
     less, more = (wanted - 1) * carries * share, wanted * carries * share
     return f" One fewer would do below {what} of {less:.4g}, one more is needed above {more:.4g}."
 

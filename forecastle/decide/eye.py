@@ -7,6 +7,7 @@ which occasions are ahead and what the objective has left.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,13 +17,13 @@ import numpy as np
 from forecastle.decide.capacity import capacity
 from forecastle.decide.events import Ahead
 from forecastle.decide.lag import Lag, lead_time_s
-from forecastle.decide.offers import Need, allowed, order, reserve, room
+from forecastle.decide.offers import Need, allowed, fewest, order, reserve, room
 from forecastle.decide.place import greedy
 from forecastle.decide.sight import Known, Sight
 from forecastle.decide.sizing import Metric, Policy, Size, Span, Terms, break_even_s
 from forecastle.guards.context import Facts, GuardContext, View
 from forecastle.settings import DecideSettings, GuardSettings
-from forecastle.types import Forecasts, Inventory, SeriesKey, Situation, Windows, Workload
+from forecastle.types import Domain, Forecasts, Inventory, SeriesKey, Situation, Windows, Workload
 
 _FUZZ = 1e-9
 
@@ -50,9 +51,9 @@ class Eye:
         bare = View(0, 0, 0, late, suspect, self._veto(load), self.down)
         context = self._context(bare)
         metrics, terms, known = self._inputs(load, context)
-        sized = self._with_reserve(load, self.policy(load, metrics, terms))
+        sized, lacking = self._with_reserve(load, self.policy(load, metrics, terms), terms.ordered)
         entitled = max(sized.floor, min(terms.least, load.max))  # planned replicas are a minimum of their time, as hard as any
-        view = View(entitled, sized.wanted, len(metrics), late, suspect, bare.vetoed, self.down)
+        view = View(entitled, sized.wanted, len(metrics), late, suspect, bare.vetoed, self.down, lacking)
         observed = self.situation.fleet.observed
         ready = sum(observed[p].ready for p in load.pools if p in observed and context.serves(p))
         dark_s = min((_silence_s(windows, row) for row in demanded if row is not None), default=math.inf)
@@ -76,8 +77,9 @@ class Eye:
         ahead = Ahead.of(load, self.situation.tick, self.situation.windows.step_ms, self._steps(span))
         metrics = self._metrics(load, ahead, span)
         budget = self._budget_left(load)
+        ordered = context.ordered(load.name)
         terms = Terms(
-            context.ordered(load.name),
+            ordered,
             self._marginal_price(load, context),
             span,
             self.settings.reactive_utilization,
@@ -85,6 +87,7 @@ class Eye:
             *ahead.least(span.last),
             1.0 if budget is None else budget,
             self._paid(load, context),
+            self._spare(load, ordered),
         )
         known = Known(
             tuple((m.demand.key.metric, m.carries) for m in metrics),
@@ -116,24 +119,36 @@ class Eye:
             return None
         return _newest(windows, row)
 
-    def _with_reserve(self, load: Workload, sized: Size) -> Size:
-        """As many more replicas as it takes for enough to be left when one failure domain is lost."""
+    def _with_reserve(self, load: Workload, sized: Size, ordered: int) -> tuple[Size, int]:
+        """As many more replicas as it takes for enough to be left when one failure domain is lost, and how many are lacking.
+
+        What is held is held with its reserve.
+        """
         if load.survive is None:
-            return sized
+            return sized, 0
         total, keep = self._reserve(load, sized.wanted)
+        wanted = min(max(total, ordered if sized.held else 0), load.max)
+        lacking = max(0, min(fewest(keep, self._domains(load)), wanted) - ordered)
         if total == sized.wanted:
-            return replace(sized, keep=keep)
-        return replace(
-            sized, wanted=min(total, load.max), keep=keep, binding=f"the loss of any {load.survive} must be survived"
-        )
+            return replace(sized, wanted=wanted, keep=keep), lacking
+        return replace(sized, wanted=wanted, keep=keep, binding=f"the loss of any {load.survive} must be survived"), lacking
 
     def _reserve(self, load: Workload, replicas: int) -> tuple[int, int]:
         """(replicas, keep) with what surviving the loss of a domain takes beside ``replicas``."""
-        if load.survive is None:
-            return replicas, 0
+        return (replicas, 0) if load.survive is None else reserve(replicas, load.survive_share, self._domains(load))
+
+    def _domains(self, load: Workload) -> int:
+        """How many domains, of the level whose loss is to be survived, it may be in now."""
         open_ = [p for p in load.pools if allowed(self.inventory.pools[p], load, self.inventory)]
-        domains = {self.inventory.domain(p, load.survive) for p in open_ if self.inventory.pools[p].site not in self.down}
-        return reserve(replicas, load.survive_share, len(domains))
+        level = load.survive or Domain.ZONE
+        return len({self.inventory.domain(p, level) for p in open_ if self.inventory.pools[p].site not in self.down})
+
+    def _spare(self, load: Workload, ordered: int) -> int:
+        """How many of those ordered are the reserve of the others."""
+        if load.survive is None:
+            return 0
+        share, domains = load.survive_share, self._domains(load)
+        return ordered + 1 - bisect_right(range(ordered + 1), ordered, key=lambda n: reserve(n, share, domains)[0])
 
     def _context(self, view: View) -> GuardContext:
         tick, fleet = self.situation.tick, self.situation.fleet

@@ -24,7 +24,10 @@ _FUZZ = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Replicas a ``workload`` wants, the reactive ``floor`` that no budget may cut, and how many a lost domain must leave."""
+    """Replicas a ``workload`` wants, its reactive ``floor``, and how many of them a lost domain must leave.
+
+    Where the floor should be is told whatever the budget; what that cannot pay is cut by the guard `money`, and a person paged.
+    """
 
     workload: str
     replicas: int
@@ -65,8 +68,7 @@ class Order:
     """One workload's part of the problem: ``offers`` cheapest first, ``caps`` in the order in which they give way.
 
     ``pools`` are all that are observed, by name; ``low`` are the open pools' minimums, ``closed`` the pools that get nothing,
-    ``notes`` what has given way already, ``running`` how many replicas run in open pools, and ``sites`` at how many sites
-    there must be some.
+    ``notes`` what has given way already, and ``sites`` at how many sites there must be some.
     """
 
     load: Workload
@@ -76,7 +78,6 @@ class Order:
     closed: tuple[str, ...]
     caps: tuple[Cap, ...]
     notes: tuple[str, ...]
-    running: int
     sites: int
     pools: Mapping[str, Pool]
 
@@ -107,7 +108,7 @@ class Order:
 
     @property
     def must(self) -> int:
-        """Replicas that no budget may cut."""
+        """Replicas that are placed whatever the budget."""
         return min(max(self.need.floor, self.load.min, self.sites), self.need.replicas)
 
 
@@ -129,7 +130,6 @@ def order(need: Need, inventory: Inventory, fleet: Fleet, down: frozenset[str], 
         tuple(p.name for p in seen if p not in open_),
         tuple(caps),
         tuple(f"{load.name}: {note}" + (f" ({', '.join(lost)} down)" if lost else "") for note in notes),
-        sum(fleet.observed[p.name].replicas for p in open_),
         min(load.min_sites, need.replicas, len({p.site for p in open_ if room(p)})),
         {p.name: p for p in seen},
     )
@@ -148,10 +148,13 @@ def room(pool: Pool) -> int:
 def reserve(replicas: int, share: float, domains: int) -> tuple[int, int]:
     """(replicas, keep): how many it takes so that ``share`` of them is left when one of ``domains`` equal ones is lost."""
     keep = math.ceil(share * replicas - _FUZZ)
-    total = replicas
-    while domains > 1 and total - math.ceil(total / domains) < keep:
-        total += 1
+    total = max(replicas, fewest(keep, domains))
     return total, min(keep, total)
+
+
+def fewest(keep: int, domains: int) -> int:
+    """The fewest replicas of which ``keep`` are left when one of ``domains`` equal ones is lost; 0 if no number does."""
+    return math.ceil(keep * domains / (domains - 1) - _FUZZ) if domains > 1 else 0
 
 
 def _offers(pool: Pool, load: Workload, site: Site, running: int, move_h: float) -> Iterator[Offer]:

@@ -96,10 +96,6 @@ class _Program:
         if inventory.budget_per_hour is not None:
             left = inventory.budget_per_hour - sum(wanted.sunk for wanted in orders)
             self._budget(left, everything, sum(_least(wanted) for wanted in orders))
-        if settings.max_moves is not None:
-            growth = sum(max(0, wanted.need.replicas - wanted.running) for wanted in orders)
-            moved = {column: 1.0 for column, offer in everything if offer.moved}
-            self.rows.append((moved, -np.inf, growth + settings.max_moves))
         return self
 
     def given(self, found: Floats) -> Floats:

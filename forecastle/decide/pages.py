@@ -9,15 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from forecastle.decide.court import Court
 from forecastle.decide.heal import Remedy, pools_of
+from forecastle.decide.place import Placement
 from forecastle.decide.sights import Tick
-from forecastle.types import Action, Kind, Refusal, Status
+from forecastle.types import Action, Kind, Status
 
 REPEAT_S = 3600.0
 """A condition that has no incident is told again after so long."""
 _TOLD = frozenset({Status.APPLIED, Status.ALREADY, Status.DRY_RUN})
 _HUMAN_NEEDED = frozenset({"escalation", "failover", "panic", "heal_budget", "inventory_jump"})
 """Guards whose refusal means that a human must look."""
+_LIMITS = {
+    "limits": "a larger max",
+    "money": "a larger budget_per_hour, its own or the fleet's",
+    "max_moves": "a larger decide.max_moves",
+}
+"""Guards that only a setting moves, and which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class Page:
     since: int
 
 
-def pages(tick: Tick, remedies: Sequence[Remedy], refusals: Sequence[Refusal], notes: Sequence[str]) -> Iterator[Page]:
+def pages(tick: Tick, remedies: Sequence[Remedy], court: Court, placed: Placement) -> Iterator[Page]:
     """Everything a human should hear about this tick, told before or not."""
     hourly = tick.at - int(REPEAT_S * 1000)
     for name, sight in tick.sights.items():
@@ -40,13 +48,46 @@ def pages(tick: Tick, remedies: Sequence[Remedy], refusals: Sequence[Refusal], n
         if remedy.page:
             pool = pools_of(remedy.incident, tick)[0]
             yield Page(pool, remedy.incident.id, remedy.page, remedy.incident.opened_at)
-    for refusal in refusals:
+    for refusal in court.refusals:
         if refusal.guard in _HUMAN_NEEDED and refusal.pool:
             yield Page(refusal.pool, refusal.guard, f"{refusal.guard}: {refusal.why}", hourly)
+    yield from _unplaced(tick, court, placed, hourly)
+
+
+def _unplaced(tick: Tick, court: Court, placed: Placement, since: int) -> Iterator[Page]:
+    """What money cuts of the reactive floor, what the placement gave up, and what cannot be had back where a rule is broken."""
+    for name in sorted({r.workload for r in court.refusals if r.guard == "money"}):
+        sight = tick.sights[name]
+        paid = sight.ordered + sum(int(a.desired) - int(a.expected) for a, _ in court.granted if _grows(a, name))
+        if paid < sight.view.floor:
+            text = f"the budget pays for {paid} replicas of {name}, and the reactive rule asks for {sight.view.floor}"
+            yield Page(sight.load.pools[0], "money", f"{text} (what would change that: {_LIMITS['money']})", since)
     for name, sight in tick.sights.items():
-        mine = [note for note in notes if note.partition(":")[0] == name]
+        mine = [note for note in placed.notes if note.partition(":")[0] == name]
         if mine:
-            yield Page(sight.load.pools[0], "not_placed", "not placed: " + "; ".join(mine), hourly)
+            yield Page(sight.load.pools[0], "not_placed", "not placed: " + "; ".join(mine), since)
+    for name, pace in placed.paces.items():
+        if pace.amiss and (stands := _stuck(name, tick, court)):
+            pool, text = tick.sights[name].load.pools[0], f"{pace.says(name)}, and none can start elsewhere: {stands}"
+            yield Page(pool, "not_restored", f"not restored: {text}", since)
+
+
+def _grows(action: Action, workload: str) -> bool:
+    return action.kind is Kind.SCALE and action.workload == workload and int(action.desired) > int(action.expected)
+
+
+def _stuck(name: str, tick: Tick, court: Court) -> str:
+    """What keeps a workload from starting what is to make up for replicas that are amiss; '' while anything moves.
+
+    Surplus that is still to leave makes way by itself, and so do other workloads' moves once they are done.
+    """
+    sight = tick.sights[name]
+    if sight.ordered > sight.size.wanted or any(a.kind is Kind.SCALE and a.workload == name for a, _ in court.granted):
+        return ""
+    found = {r.guard: r.why for r in court.refusals if r.workload == name and r.guard in _LIMITS}
+    if tick.settings.max_moves:
+        found.pop("max_moves", None)
+    return "; ".join(f"{why} (what would change that: {_LIMITS[guard]})" for guard, why in found.items())
 
 
 def _one_a_fault(tick: Tick, remedies: Sequence[Remedy]) -> Iterator[Remedy]:

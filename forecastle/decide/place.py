@@ -1,7 +1,7 @@
 """Where the wanted replicas would best be: the cheapest places that residency, limits, spread and money allow.
 
 Where workloads share nothing and a workload's caps are nested, filling the cheapest offer that still has room is optimal (the
-problem is a matroid) and takes microseconds. Where sites, money or moves are shared, or caps cross, the fleet is one integer
+problem is a matroid) and takes microseconds. Where sites or money are shared, or caps cross, the fleet is one integer
 program; greedy then stands in when that finds nothing in time. What gives way is said in words; residency never does.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from forecastle.decide.bound import bound
 from forecastle.decide.offers import Cap, Need, Offer, Order, order
+from forecastle.decide.pace import Pace, pace
 from forecastle.settings import DecideSettings
 from forecastle.types import Fleet, Inventory
 
@@ -23,7 +24,7 @@ class Placement:
     """Replicas by pool for every observed pool of the workloads asked for; ``cost`` is money per hour, commitments included.
 
     ``notes`` says in words what had to give way, one sentence per workload and reason; ``method`` how it was found; ``bound``
-    which rules keep a workload out of cheaper places.
+    which rules keep a workload out of cheaper places; ``paces`` what is next for each workload on the way from what runs.
     """
 
     replicas: Mapping[str, int]
@@ -31,6 +32,7 @@ class Placement:
     method: str = "greedy"
     cost: float = 0.0
     bound: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    paces: Mapping[str, Pace] = field(default_factory=dict)
 
 
 def place(
@@ -49,11 +51,12 @@ def place(
     orders = [order(need, inventory, fleet, down, knobs.move_h) for need in needs]
     orders.sort(key=lambda o: (-o.load.priority, o.load.name))
     found = greedy(orders, inventory)
-    if not all(separable(o) for o in orders) or shared(orders, inventory, knobs):
+    if not all(separable(o) for o in orders) or shared(orders, inventory):
         from forecastle.decide.optimize import optimize
 
         found = optimize(orders, inventory, knobs) or found
-    return replace(found, bound=bound(orders, found.replicas, inventory))
+    paces = {wanted.load.name: pace(wanted, found.replicas, fleet) for wanted in orders}
+    return replace(found, bound=bound(orders, found.replicas, inventory), paces=paces)
 
 
 def separable(wanted: Order) -> bool:
@@ -63,11 +66,11 @@ def separable(wanted: Order) -> bool:
     return nested and wanted.spread_follows and wanted.load.budget_per_hour is None
 
 
-def shared(orders: Iterable[Order], inventory: Inventory, settings: DecideSettings) -> bool:
-    """Whether workloads compete for anything: a site's capacity, the fleet's budget, moves."""
+def shared(orders: Iterable[Order], inventory: Inventory) -> bool:
+    """Whether workloads compete for anything: a site's capacity, the fleet's budget."""
     sites = {offer.pool.site for wanted in orders for offer in wanted.offers}
     limited = any(inventory.sites[site].capacity is not None for site in sites)
-    return limited or inventory.budget_per_hour is not None or settings.max_moves is not None
+    return limited or inventory.budget_per_hour is not None
 
 
 def greedy(orders: Sequence[Order], inventory: Inventory) -> Placement:

@@ -18,7 +18,7 @@ from forecastle.decide.heal import Remedy, remedies
 from forecastle.decide.offers import Need
 from forecastle.decide.pages import notices, pages
 from forecastle.decide.place import Placement, place
-from forecastle.decide.scale import scalings, shrink, shrinking
+from forecastle.decide.scale import grow, scalings, shrink, shrinking
 from forecastle.decide.sight import Sight
 from forecastle.decide.sights import Tick
 from forecastle.guards.healing import panicking
@@ -35,26 +35,30 @@ def decide(situation: Situation, inventory: Inventory, settings: DecideSettings,
     if not tick.sights:
         return ()
     placed = _placement(tick)
-    wanted = scalings(tick, placed.replicas)
+    tick = tick.with_amiss({name: pace.amiss for name, pace in placed.paces.items()})
+    wanted = scalings(tick, placed)
     court = Court(tick)
-    for action in wanted:
-        if not shrinking(action):
-            court.hear(action)
+    grow(court, [scaling for scaling in wanted if not shrinking(scaling.action)])
     moved = failover(tick)
     for action in moved.actions:
         court.hear(action)
     healing = tuple(remedies(tick))
     _heal(court, healing)
-    shrink(court, [action for action in wanted if shrinking(action)])
-    for action in notices(tick, pages(tick, healing, court.refusals, placed.notes)):
+    shrink(court, [scaling.action for scaling in wanted if shrinking(scaling.action)])
+    for action in notices(tick, pages(tick, healing, court, placed)):
         court.hear(action)
     return _Scribe(tick, placed, moved.notes).plans(court)
 
 
 def _placement(tick: Tick) -> Placement:
-    """Where the wanted replicas would best be; a settled workload keeps as many as it has."""
+    """Where the wanted replicas would best be; of a settled workload, no more than it has."""
     needs = [
-        Need(name, sight.ordered if sight.settled else sight.size.wanted, sight.view.floor, sight.size.keep)
+        Need(
+            name,
+            min(sight.size.wanted, sight.ordered) if sight.settled else sight.size.wanted,
+            sight.view.floor,
+            sight.size.keep,
+        )
         for name, sight in tick.sights.items()
     ]
     return place(needs, tick.inventory, tick.situation.fleet, down=tick.down, settings=tick.settings)
@@ -71,6 +75,10 @@ def _heal(court: Court, healing: Sequence[Remedy]) -> None:
         observed = tick.situation.fleet.observed.values()
         pool = tick.inventory.pools[min(o.pool for o in observed if o.unhealthy and o.pool in tick.inventory.pools)]
         court.refusals.append(Refusal("panic", f"{why}: suspect the sensor", pool.name, pool.workload))
+
+
+QUIET = 50
+"""Workloads to which nothing is done that a plan has numbers of, the most important ones: so it stays small in any fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +133,17 @@ class _Scribe:
         named = {a.workload for a in actions} | {r.workload for r in draft.refusals if r.workload}
         names = sorted(named | draft.silent)
         evidence = {name: self._evidence(self.tick.sights[name]) for name in sorted(named)}
+        quiet = sorted((self.tick.sights[name] for name in draft.silent - named), key=lambda s: (-s.load.priority, s.load.name))
         mine = [note for note in self.placed.notes if note.partition(":")[0] in names]
         moved = [note for note in self.moved if note[0] in names]
-        why = Why(evidence, cost, len(draft.silent - named), mine, moved)
+        why = Why(evidence, cost, quiet, mine, moved)
         return Plan(
             digest("plan", at, draft.domain, draft.people, *names, *(a.id for a in actions)),
             at,
             draft.domain,
             actions,
             paragraph(draft.domain, actions, why),
-            evidence,
+            evidence | {sight.load.name: sight.in_short() for sight in quiet[:QUIET]},
             tuple(draft.refusals),
             {name: self.tick.sights[name].size.wanted for name in names},
             cost,
@@ -146,5 +155,10 @@ class _Scribe:
         observed, pools = self.tick.situation.fleet.observed, sight.load.pools
         now = {p: observed[p].replicas for p in pools if p in observed}
         best = {p: self.placed.replicas[p] for p in pools if p in self.placed.replicas}
-        rules = {"bound": list(self.placed.bound[sight.load.name])} if sight.load.name in self.placed.bound else {}
+        rules: dict[str, object] = {}
+        if sight.load.name in self.placed.bound:
+            rules["bound"] = list(self.placed.bound[sight.load.name])
+        pace = self.placed.paces[sight.load.name]
+        if pace.amiss:
+            rules["misplaced"] = pace.says(sight.load.name)
         return sight.evidence() | {"pools": now, "placed": best, "placement": self.placed.method} | rules

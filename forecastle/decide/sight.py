@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forecastle.decide.capacity import Capacity
@@ -63,9 +63,15 @@ class Sight:
 
     @property
     def settled(self) -> bool:
-        """Whether what is ordered is close enough to what is wanted, and not under the floor or the minimum."""
+        """Whether what is ordered is close enough to what is wanted, under neither floor nor minimum, and nothing amiss."""
         slack = self.context.settings.tolerance * self.ordered + 1e-9
-        return abs(self.size.wanted - self.ordered) <= slack and self.ordered >= max(self.view.floor, self.load.min)
+        near = abs(self.size.wanted - self.ordered) <= slack
+        return near and self.ordered >= max(self.view.floor, self.load.min) and not self.view.amiss
+
+    def with_amiss(self, number: int) -> Sight:
+        """The same with so many more replicas amiss."""
+        view = replace(self.view, amiss=self.view.amiss + number)
+        return replace(self, view=view, context=replace(self.context, view=view))
 
     def evidence(self) -> dict[str, Any]:
         """The numbers behind the sizing, JSON-able; `View.of` reads the guards' part back."""
@@ -92,6 +98,13 @@ class Sight:
             **({"paid": s.paid} if s.paid else {}),
             **self.known.evidence(),
         }
+
+    def in_short(self) -> dict[str, Any]:
+        """The forecast, the quantile and what binds: the evidence about a workload to which nothing is done."""
+        s = self.size
+        told = {"ordered": self.ordered, "wanted": s.wanted, "binding": s.binding, "quantile": _short(s.quantile)}
+        course = {"demand": _short(s.demand), "median": _short(s.median), "peak": _short(s.peak), "model": self.model}
+        return told | (course if s.peak is not None else {"demand": _short(s.demand)})
 
     def _carries(self) -> float | None:
         """What a replica carries of the metric that binds; None when no one number says it."""

@@ -6,7 +6,7 @@ Only workloads of which this worker sees a demand or veto series are judged: the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forecastle.decide.eye import Eye
 from forecastle.decide.lag import learned, with_lags
@@ -50,6 +50,10 @@ class Tick:
         mine = sorted({key.workload for key in rows} & set(inventory.workloads))
         seen = {name: eye.look(inventory.workloads[name]) for name in mine}
         return cls(situation, inventory, settings, guards, facts, down, seen)
+
+    def with_amiss(self, found: Mapping[str, int]) -> Tick:
+        """The same with so many replicas amiss, by workload."""
+        return replace(self, sights={name: s.with_amiss(n) if (n := found[name]) else s for name, s in self.sights.items()})
 
     @property
     def at(self) -> int:

@@ -97,7 +97,7 @@ class Size:
     ``kept`` over the whole look-ahead (both None without one). ``binding`` says which rule decided and ``metric`` which metric;
     ``demand``, ``median`` and ``peak`` are that metric's present, expected and insured demand, in its unit.
     ``keep`` replicas must be left when a failure domain is lost. ``paid`` is how many replicas commitments pay for where that
-    is why the quantile is the highest, else 0.
+    is why the quantile is the highest, else 0. ``held``: ``wanted`` is no need, but all that is ordered.
     """
 
     floor: int
@@ -112,6 +112,7 @@ class Size:
     peak: float | None = None
     keep: int = 0
     paid: int = 0
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ class Terms:
     How many replicas are ``ordered``, the ``price`` per hour of the next one, the ``span`` of the forecast that matters, the
     reactive rule's utilization and the tolerance. ``least`` replicas are asked for by the occasion ``because``, and
     ``budget_left`` is the share of the error budget that is left. So many replicas as ``paid`` cost nothing more: commitments
-    pay for them whether used or not.
+    pay for them whether used or not. ``spare`` of those ordered are for the loss of a domain: they answer no demand, and are
+    added to the size again.
     """
 
     ordered: int
@@ -133,6 +135,12 @@ class Terms:
     because: str = ""
     budget_left: float = 1.0
     paid: int = 0
+    spare: int = 0
+
+    @property
+    def serving(self) -> int:
+        """Replicas ordered to serve what is demanded."""
+        return self.ordered - self.spare
 
 
 class Policy(Protocol):
@@ -208,12 +216,13 @@ def size(load: Workload, metrics: Sequence[Metric], terms: Terms) -> Size:
 
 def _sized(load: Workload, metrics: Sequence[Metric], terms: Terms, level: float) -> Size:
     """The size that insures against the quantile ``level`` (clipped into what was forecast)."""
-    ordered = terms.ordered
+    ordered = terms.serving
     for levels in {metric.quantiles for metric in metrics if metric.quantiles}:
         level = min(max(level, levels[0]), levels[-1])
     if not metrics:
         held = max(ordered, load.min, min(terms.least, load.max))
-        return Size(0, held, None, None, level, terms.because if held > max(ordered, load.min) else "no trusted demand: hold")
+        why = terms.because if held > max(ordered, load.min) else "no trusted demand: hold"
+        return Size(0, held, None, None, level, why, held=held == ordered)
     needs = [_needs(metric, load, level, terms) for metric in metrics]
     floor = max(need.floor for need in needs)
     forecasts = [need.forecast for need in needs if need.forecast is not None]
@@ -243,13 +252,14 @@ def _sized(load: Workload, metrics: Sequence[Metric], terms: Terms, level: float
         lead.demand,
         lead.median,
         lead.peak,
+        held=clamped == ordered and (wanted > out or not everywhere),
     )
 
 
 def _needs(metric: Metric, load: Workload, level: float, terms: Terms) -> Size:
     """The needs of one metric; ``wanted`` and ``quantile`` as if it were the only one."""
     carries, span, share = metric.carries, terms.span, load.target_utilization
-    floor = reactive(metric.value, carries.per_replica * terms.reactive_utilization, terms.ordered, terms.tolerance)
+    floor = reactive(metric.value, carries.per_replica * terms.reactive_utilization, terms.serving, terms.tolerance)
     if carries.service is not None:
         floor = max(floor, carries.replicas(metric.value))
     name = metric.demand.key.metric

@@ -37,7 +37,8 @@ class View:
 
     ``floor`` is what the reactive rule asks for on the fresh demand metrics and ``wanted`` what floor and forecast ask for
     together (replicas); ``sources`` counts the fresh metrics; ``late`` and ``suspect`` tell that at least one metric is;
-    ``vetoed`` names the veto that stands against a scale-in; ``down`` are sites that incidents show to be down.
+    ``vetoed`` names the veto that stands against a scale-in; ``down`` are sites that incidents show to be down; ``amiss``
+    replicas run where a rule of the placement does not let them, or are lacking for the loss of a domain to be survived.
     """
 
     floor: int = 0
@@ -47,6 +48,7 @@ class View:
     suspect: bool = False
     vetoed: str = ""
     down: frozenset[str] = frozenset()
+    amiss: int = 0
 
     @classmethod
     def of(cls, evidence: Mapping[str, Any] | None) -> View:
@@ -61,6 +63,7 @@ class View:
             bool(evidence["suspect"]),
             str(evidence["vetoed"]),
             frozenset(evidence["down"]),
+            int(evidence.get("amiss", 0)),
         )
 
     def as_evidence(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class View:
             "suspect": self.suspect,
             "vetoed": self.vetoed,
             "down": sorted(self.down),
+            **({"amiss": self.amiss} if self.amiss else {}),
         }
 
 

@@ -21,9 +21,10 @@ def tolerance(action: Action, ctx: GuardContext) -> Objection | None:
     """What is wanted must differ from what is ordered by more than this share; a ratio of exactly 1 + tolerance holds.
 
     The ratio is the workload's, not the pool's: step limits cut a large change into small ones. What the reactive floor or a
-    minimum justifies is never too small, nor is leaving a forbidden place, coming back under a maximum or a missing site.
+    minimum justifies is never too small, nor is leaving a forbidden place, coming back under a maximum or a missing site, nor
+    anything while replicas are amiss.
     """
-    if action.kind is not Kind.SCALE:
+    if action.kind is not Kind.SCALE or ctx.view.amiss:
         return None
     total = ctx.ordered(action.workload)
     if abs(ctx.view.wanted - total) > ctx.settings.tolerance * total + _EPS:
@@ -143,7 +144,7 @@ def limits(action: Action, ctx: GuardContext) -> Objection | None:
 
 
 def money(action: Action, ctx: GuardContext) -> Objection | None:
-    """Growth stays inside the budgets of the workload and of the fleet; what they cannot pay is clamped off.
+    """Growth stays inside the budgets of workload and fleet; the rest is clamped off, and a person hears if the floor is cut.
 
     Replicas that are committed are paid already: they are never what passes a budget.
     """

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from decide_worlds import SITES, actions, fleet, load, plans, pool, scalings, seen, situation, stock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from place_worlds import random_fleet
 
-from forecastle.decide.explain import _REMEDIES, explain, remedy
+from forecastle.decide.explain import _REMEDIES, explain, remedy, why
 from forecastle.decide.offers import Need
 from forecastle.decide.place import place
-from forecastle.types import Domain, Inventory, Kind, Plan, Pool, Site
+from forecastle.decide.planner import QUIET
+from forecastle.types import Domain, Inventory, Kind, Plan, Pool, SeriesKey, Site
 
 NEAR = {
     "fra": replace(SITES["fra"], latency_ms={"de": 5.0, "us": 90.0}),
@@ -133,6 +135,64 @@ def test_the_paragraph_names_forecast_quantile_what_binds_cost_and_change() -> N
     assert [part for part in parts if part not in plan.reason] == []
     assert "\n" not in plan.reason
     assert plan.reason in explain(plan)
+
+
+@pytest.mark.parametrize(
+    ("binding", "change"),
+    [
+        ("the loss of any zone must be survived", "a smaller survive_share"),
+        ("planned: launch", "when the occasion is over"),
+        ("planned factor", "a smaller factor of the occasion"),
+        ("what commitments pay for", "where less is committed"),
+        ("latency target", "a larger latency_target_s"),
+        ("look-ahead: wanted again soon", "no longer asks for"),
+        ("no forecast: hold", "when there is a forecast again"),
+        ("the workload's minimum", "Only the workload's minimum"),
+        ("the workload's maximum", "Only the workload's maximum"),
+        ("reactive floor", "One fewer would do below demand"),
+        ("expected utilization", "One fewer would do below expected demand"),
+        ("forecast quantile", "One fewer would do below insured demand"),
+    ],
+)
+@pytest.mark.parametrize("text", ["{}", "within tolerance of what is ordered ({})"])
+def test_whatever_binds_it_says_what_would_change_it(binding: str, change: str, text: str) -> None:
+    state = fleet(seen("shop-fra", 10), seen("shop-ams", 10))
+    evidence = plans(situation(640, state, expected=768))[0].evidence["shop"]
+    assert change in why("shop", evidence | {"binding": text.format(binding)})
+
+
+def test_survival_that_binds_says_so_in_the_plan() -> None:
+    state = fleet(seen("shop-fra", 10), seen("shop-ams", 5))
+    (plan,) = plans(situation(320, state), stock(load(survive=Domain.ZONE)))
+    assert "What binds is: the loss of any zone must be survived." in plan.reason
+    assert "Fewer would do with a smaller survive_share" in plan.reason
+
+
+def test_a_quiet_plan_tells_forecast_quantile_and_what_binds() -> None:
+    (plan,) = plans(situation(640, fleet(seen("shop-fra", 10), seen("shop-ams", 10))))
+    assert "sized by model@1 (1), the quantile is 0.99, and what binds is reactive floor (1)." in plan.reason
+    assert plan.evidence["shop"] == {
+        "ordered": 20,
+        "wanted": 20,
+        "binding": "reactive floor",
+        "quantile": 0.99,
+        "demand": 640.0,
+        "median": 640.0,
+        "peak": 768.0,
+        "model": "model@1",
+    }
+
+
+def test_a_quiet_plan_of_many_workloads_stays_small() -> None:
+    names = [f"w{i:04}" for i in range(400)]
+    inventory = stock(load(), *(load(name, ("fra",), priority=name == "w0399") for name in names))
+    state = fleet(seen("shop-fra", 10), seen("shop-ams", 10), *(seen(f"{name}-fra", 10) for name in names))
+    (plan,) = plans(situation(640, state, others={SeriesKey(name, "rps"): 320.0 for name in names}), inventory)
+    assert len(plan.evidence) == QUIET
+    assert next(iter(plan.evidence)) == "w0399", "the most important first"
+    assert "within the tolerance: 401. They are sized by model@1 (401)" in plan.reason
+    assert len(msgspec.json.encode(plan.evidence)) < 200 * QUIET
+    assert len(plan.recommended) == 401
 
 
 def test_what_binds_is_in_the_evidence_and_survives_a_replay() -> None:

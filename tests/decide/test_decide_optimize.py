@@ -15,7 +15,7 @@ from forecastle.decide.optimize import optimize
 from forecastle.decide.place import Placement, greedy, place
 from forecastle.decide.validate import violations
 from forecastle.settings import DecideSettings
-from forecastle.types import Domain, Fleet, Inventory, Observed, Site
+from forecastle.types import Demand, Domain, Fleet, Inventory, Observed, Pool, SeriesKey, Site, Workload
 
 KNOBS = DecideSettings()
 
@@ -127,6 +127,55 @@ def test_when_a_site_is_too_small_for_all_the_important_workload_has_it() -> Non
 )
 def test_what_it_takes_to_survive_a_loss(replicas: int, share: float, domains: int, expected: tuple[int, int]) -> None:
     assert reserve(replicas, share, domains) == expected
+
+
+SAID = {
+    "replicas for a need": "w0: 8 of 10 replicas: the budget is spent",
+    "below its minimum": "w0: w0-b is below its minimum: its site is full",
+    "sites instead of": "w0: on 1 of 2 sites",
+    "an even share": "w0: more than an even share of 2 sites is at a",
+    "on spot": "w0: more than 10% is on spot",
+    "served nearby": "w0: users in us are not all served within 50 ms",
+    "the loss of aws leaves": "w0: the loss of aws would leave fewer than 5 replicas",
+}
+
+
+@pytest.mark.parametrize("rule", SAID)
+def test_a_note_excuses_its_own_rule_and_no_other(rule: str) -> None:
+    """8 of 10 replicas, all on spot at one site far from everybody, beside an empty pool with a minimum."""
+    sites = {name: Site(name, provider, "r", name, latency_ms={"us": 90.0}) for name, provider in (("a", "aws"), ("b", "gcp"))}
+    pools = {
+        "w0-a": Pool("w0-a", "w0", "a", "sim", 0.1, spot=True),
+        "w0-b": Pool("w0-b", "w0", "b", "sim", 0.1, min=1),
+    }
+    load = Workload(
+        "w0",
+        (Demand(SeriesKey("w0", "rps"), 40.0),),
+        tuple(pools),
+        min_sites=2,
+        survive=Domain.PROVIDER,
+        population={"us": 1.0},
+        max_latency_ms=50.0,
+        spot_share=0.1,
+    )
+    inventory, needs = Inventory(sites, pools, {"w0": load}), [Need("w0", 10, 0, 5)]
+    fleet = Fleet(0, {name: Observed(name, 0, 0, 0, "v") for name in pools})
+    found = violations(Placement({"w0-a": 8, "w0-b": 0}), needs, inventory, fleet)
+    assert [len([text for text in found if mark in text]) for mark in SAID] == 7 * [1], found
+    excused = violations(Placement({"w0-a": 8, "w0-b": 0}, (SAID[rule],)), needs, inventory, fleet)
+    assert excused == [text for text in found if rule not in text]
+
+
+def test_replicas_that_are_missing_excuse_only_as_many() -> None:
+    sites = {name: Site(name, provider, "r", name) for name, provider in (("a", "aws"), ("b", "gcp"))}
+    pools = {f"w0-{name}": Pool(f"w0-{name}", "w0", name, "sim", 0.1) for name in sites}
+    load = Workload("w0", (Demand(SeriesKey("w0", "rps"), 40.0),), tuple(pools), survive=Domain.PROVIDER)
+    inventory, needs = Inventory(sites, pools, {"w0": load}), [Need("w0", 10, 0, 5)]
+    fleet = Fleet(0, {name: Observed(name, 0, 0, 0, "v") for name in pools})
+    note = ("w0: 8 of 10 replicas: the budget is spent",)
+    assert violations(Placement({"w0-a": 5, "w0-b": 3}, note), needs, inventory, fleet) == []
+    wrong = ["w0: the loss of aws leaves 2 of 5"]
+    assert violations(Placement({"w0-a": 6, "w0-b": 2}, note), needs, inventory, fleet) == wrong
 
 
 def test_survival_of_a_provider_is_bought_where_it_is_cheapest() -> None:

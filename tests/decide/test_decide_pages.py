@@ -99,6 +99,22 @@ def test_darkness_is_told_again_every_hour(minutes: int, pages: int) -> None:
     assert len(actions(plans(again), Kind.NOTIFY)) == pages
 
 
+@pytest.mark.parametrize(("budget", "cut"), [(2.2, True), (2.6, False)])
+def test_a_budget_that_cuts_the_reactive_floor_is_paged_with_the_remedy(budget: float, cut: bool) -> None:
+    """25 replicas are asked for by the reactive rule and 30 by the forecast; a replica costs 0.1."""
+    tight = stock(load(budget_per_hour=budget))
+    found = plans(situation(800, TEN, expected=960), tight)
+    pages = [page for page in actions(found, Kind.NOTIFY) if page.replica == "money"]
+    assert len(pages) == cut
+    for page in pages:
+        assert "the budget pays for 22 replicas of shop, and the reactive rule asks for 25" in str(page.desired)
+        assert "what would change that: a larger budget_per_hour, its own or the fleet's" in str(page.desired)
+        assert any(str(page.desired) in plan.reason for plan in found)
+    before = told(30, subject="money")
+    again = plans(situation(800, replace(TEN, outcomes=(before,)), expected=960), tight)
+    assert "money" not in {page.replica for page in actions(again, Kind.NOTIFY)}, "once an hour"
+
+
 def test_pages_go_out_in_shadow_and_during_a_hold_but_not_past_the_kill_switch() -> None:
     found = situation(640, TEN, incidents=[incident()])
     assert actions(plans(found, stock(load(mode=Mode.SHADOW), playbooks=BOOKS)), Kind.NOTIFY)

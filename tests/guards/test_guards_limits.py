@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from guard_worlds import NOW, context, fleet, fresh, inventory, pool, remembered, scale, scaled, seen
 
-from forecastle.guards.context import GuardContext
+from forecastle.guards.context import GuardContext, View
 from forecastle.guards.judge import judge
 from forecastle.settings import GuardSettings
 from forecastle.types import Outcome, Recommendation, Status
@@ -63,6 +63,15 @@ def test_a_missing_site_is_filled_whatever_the_tolerance() -> None:
     ctx = context(fleet(seen(20), seen(0, name="shop-ams")), stock, fresh(0, 20))
     assert left(ctx, 1, "shop-ams") == (1, [])
     assert left(ctx, 2, "shop-ams") == (1, ["tolerance"])
+
+
+def test_no_change_is_too_small_while_replicas_are_amiss() -> None:
+    stock = inventory(pool(), pool("ams"))
+    ctx = context(fleet(seen(20), seen(0, name="shop-ams")), stock, fresh(0, 20))
+    assert left(ctx, 2, "shop-ams") == (None, ["tolerance"])
+    amiss = replace(ctx, view=View.of(fresh(0, 20, amiss=10).as_evidence()))
+    assert left(amiss, 2, "shop-ams") == (2, []), "and so it is when judged again at the effect"
+    assert "amiss" not in fresh(0, 20).as_evidence()
 
 
 # --- steps ---
