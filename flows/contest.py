@@ -69,7 +69,7 @@ def enter(settings: Settings, made: Exported, cache: Path) -> dict[str, Any]:
     """
     store, alias, name = registry(settings), settings.predict.alias, made.fitted.name
     loss, metrics = made.measure(made.path, made.manifest)
-    artifact = _present(store, name, alias, made, cache)
+    artifact = incumbent(store, name, alias, made.manifest, cache)
     before = (artifact.version, made.measure(artifact.path, artifact.manifest)[0]) if artifact is not None else None
     board = _board(settings, made, artifact) if made.manifest.get("kind") == "forecaster" else None
     metrics = {**metrics, **(board.metrics() if board else {})}
@@ -117,14 +117,14 @@ def _against(
         return replace(found, reasons=(*found.reasons, f"it cannot be compared with the champion: {error}"))
 
 
-def _present(store: Any, name: str, alias: str, made: Exported, cache: Path) -> Artifact | None:
-    """What the alias points at; None when nothing does, or what does cannot serve these settings."""
+def incumbent(store: Any, name: str, alias: str, manifest: Mapping[str, Any], cache: Path) -> Artifact | None:
+    """What the alias points at; None when nothing does, or what does cannot serve where a model of ``manifest`` can."""
     try:
         artifact: Artifact = store.pull(name, store.resolve(name, alias), cache)
     except (NotFound, ModelRefused):
         return None
     must = ("kind", "step_ms", "quantiles")
-    if any(artifact.manifest.get(key) != made.manifest.get(key) for key in must):
+    if any(artifact.manifest.get(key) != manifest.get(key) for key in must):
         return None
     return artifact
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
 
-FLOWS = ("stream", "train", "backtest", "promote", "heal", "report")
+FLOWS = ("stream", "train", "pretrain", "backtest", "promote", "heal", "report")
 
 
 def deployments(names: tuple[str, ...] = FLOWS) -> list[RunnerDeployment]:

@@ -177,6 +177,29 @@ def train(
 
 
 @app.command()
+def pretrain(
+    *,
+    history: Annotated[
+        list[Path], typer.Option(help="long parquet of recorded series to learn from too; may be repeated")
+    ] = DEFAULT_CONFIG,
+    out: Annotated[Path, typer.Option(help="folder for weights.npz, model.onnx and manifest.json")] = Path("out/pretrained"),
+    series: Annotated[int, typer.Option(min=2, help="generated series")] = 512,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps; default: those of the model's file")] = None,
+    budget_s: Annotated[float | None, typer.Option("--budget-s", help="end after this many seconds; default: never")] = None,
+    seed: Annotated[int, typer.Option(help="of the generated series and the weights")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    config: Config = DEFAULT_CONFIG,
+    flag: Flags = DEFAULT_FLAGS,
+) -> None:
+    """Train a first forecaster on generated series, for a fleet without history; the flow of flows/pretrain.py."""
+    from forecastle.runtime.workshop import run_flow
+
+    told = [str(path) for path in history]
+    size = {"series": series, "steps": steps, "budget_s": budget_s, "seed": seed, "device": device}
+    show(run_flow("flows.pretrain:pretrain", settings_from(config, flag), history=told, out=str(out), **size))
+
+
+@app.command()
 def backtest(
     history: Annotated[Path, typer.Option(help="long parquet of history")],
     out: Annotated[Path, typer.Option(help="folder for the report")] = Path("out/backtest"),

@@ -1,18 +1,21 @@
 """Pretraining of the network that ``forecastle forecast`` starts from, so that a file with little history gains too.
 
-    python -m models.batch_pretrain --data ../shared/data/workload [--steps 8000]
+    python -m models.batch_pretrain --data ../shared/data/workload [--steps 8000] [--generator models.generated]
 
 Windows come from the first ``--part`` of recorded series (so that their end stays unseen), sums of them at several step
 lengths, and a generator of series. Runs on a CPU in minutes; writes ``forecastle/predict/batch/pretrained.npz``.
+The file that is shipped was made with the mix of `generated`, which stays the default so that it can be made again;
+``--generator models.generated`` draws from the catalogue of kinds instead, which has counters and Gaussian processes too.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from scipy.signal import lfilter
@@ -23,11 +26,14 @@ from forecastle.predict.batch.net import Net
 from forecastle.predict.batch.panel import Panel, forward
 from forecastle.runtime.batch_forecast_table import read_long
 from forecastle.types import Floats, Floats32
+from models.generated import Grid
+from models.generated import series as of_all_kinds
 
 OUT = Path(__file__).parents[1] / "forecastle" / "predict" / "batch" / "pretrained.npz"
 HORIZONS = (12, 12, 12, 24, 60, 60, 96)
 _WINDOWS, _BATCH, _SOURCES = 512, 512, 16
 _MINUTE = 60_000
+Generator: TypeAlias = Callable[[np.random.Generator, int, int, int], Panel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,14 @@ def generated(rng: np.random.Generator, count: int, width: int, step_ms: int) ->
     return Panel.of(np.asarray(rows), 4 * 86_400_000, step_ms)
 
 
+def catalogue(rng: np.random.Generator, count: int, width: int, step_ms: int) -> Panel:
+    """``count`` series of all kinds of `models.generated`."""
+    return Panel.of(of_all_kinds(rng, count, Grid(width, step_ms)).astype(np.float64), 4 * 86_400_000, step_ms)
+
+
+GENERATORS: dict[str, Generator] = {"shipped": generated, "models.generated": catalogue}
+
+
 def recorded(root: Path, part: float) -> Iterator[tuple[str, Panel, float]]:
     """Panels of the recorded data sets' first ``part``, and of sums and coarser steps of them: name, panel, share."""
     rng = np.random.default_rng(0)
@@ -96,11 +110,11 @@ def recorded(root: Path, part: float) -> Iterator[tuple[str, Panel, float]]:
                 yield name, _coarser(cut, factor), 0.3 * weight
 
 
-def sources(root: Path, part: float, seed: int) -> list[Source]:
+def sources(root: Path, part: float, seed: int, generator: Generator = generated) -> list[Source]:
     """Everything that windows are drawn from."""
     rng = np.random.default_rng(seed)
     panels = list(recorded(root, part))
-    panels += [("generated", generated(rng, 60, 15 * 86_400_000 // step, step), 0.1) for step in (_MINUTE, 5 * _MINUTE)]
+    panels += [("generated", generator(rng, 60, 15 * 86_400_000 // step, step), 0.1) for step in (_MINUTE, 5 * _MINUTE)]
     found = []
     for _, panel, share in panels:
         width = panel.values.shape[1]
@@ -149,8 +163,10 @@ def main() -> None:
     parser.add_argument("--part", type=float, default=0.64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--generator", choices=sorted(GENERATORS), default="shipped")
     options = parser.parse_args()
-    net = pretrain(sources(options.data, options.part, options.seed), options.steps, options.hidden, options.seed)
+    found = sources(options.data, options.part, options.seed, GENERATORS[options.generator])
+    net = pretrain(found, options.steps, options.hidden, options.seed)
     net.save(options.out)
 
 

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 _FACTS = "facts"
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+"""What reading a file that is no checkpoint raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +65,23 @@ def save(path: Path, state: TrainingState) -> None:
 def restore(path: Path, belongs_to: str) -> TrainingState | None:
     """The state at ``path``; None when there is none, it cannot be read, or it is of another ``fingerprint``."""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            facts = json.loads(file[_FACTS].tobytes())
-            parts = {kind: _tensors(file, f"{kind}/") for kind in ("weights", "kept", "moments")}
+        state = read(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         log.warning("%s: is no checkpoint (%s); training starts anew", path, error)
         return None
-    if facts.get("fingerprint") != belongs_to:
+    if state.facts.get("fingerprint") != belongs_to:
         log.warning("%s: is of other data or parameters; training starts anew", path)
         return None
-    return TrainingState(facts, **parts)
+    return state
+
+
+def read(path: Path) -> TrainingState:
+    """The state at ``path``, whatever it belongs to. Raises one of `UNREADABLE`."""
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        facts = json.loads(file[_FACTS].tobytes())
+        return TrainingState(facts, **{kind: _tensors(file, f"{kind}/") for kind in ("weights", "kept", "moments")})
 
 
 def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

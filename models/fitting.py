@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from forecastle.errors import ConfigError
 from models.checkpoint import TrainingState, fingerprint, moments, restore, save, set_moments
 from models.forecaster_config import ForecasterConfig
 from models.pinball import pinball
@@ -47,9 +48,10 @@ def fit(
 
     With a ``checkpoint`` file the state is kept there at every check, and a training of the same data and parameters goes
     on from it; it is removed at the end. On a GPU
-    and with ``cfg.mixed`` the network runs in bfloat16, its loss and its weights in float32.
+    and with ``cfg.mixed`` the network runs in bfloat16, its loss and its weights in float32. Raises ConfigError for a
+    ``device`` that is not there.
     """
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = _device(device)
     begin = int(panel.first.min())
     split = panel.end - max(round(cfg.validation * (panel.end - begin)), panel.horizon)
     held = panel.draw(np.random.default_rng(1), _HELD if cfg.batch >= 64 else 8 * cfg.batch, (split, panel.end))
@@ -65,6 +67,14 @@ def fit(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return model.cpu().eval(), metrics
+
+
+def _device(name: str) -> torch.device:
+    """``auto`` is a GPU where there is one."""
+    there = torch.cuda.is_available()
+    if name not in {"auto", "cpu", "cuda"} or (name == "cuda" and not there):
+        raise ConfigError(f"device {name!r} is not here; choose auto, cpu{' or cuda' if there else ''}")
+    return torch.device(("cuda" if there else "cpu") if name == "auto" else name)
 
 
 @contextmanager

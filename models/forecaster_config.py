@@ -24,7 +24,8 @@ class ForecasterConfig:
 
     ``season`` 0 does without a season. ``recent`` newest slots are seen one by one in patches of ``patch``, the whole window
     as means of ``coarse`` slots in patches of ``coarse_patch``. ``validation`` is the share of time held out to stop early,
-    ``drop`` the share of windows in which slots are hidden. ``mixed`` runs the network in bfloat16 on a GPU.
+    ``drop`` the share of windows in which slots are hidden. ``mixed`` runs the network in bfloat16 on a GPU. ``init`` is a
+    file of weights that training starts from, see `models.weights`; '' starts from random ones.
     """
 
     name: str = "forecaster"
@@ -52,6 +53,7 @@ class ForecasterConfig:
     drop: float = 0.3
     seed: int = 0
     mixed: bool = False
+    init: str = ""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be built."""

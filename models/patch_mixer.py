@@ -20,6 +20,7 @@ from torch.nn import functional
 from models import fitting
 from models.forecaster_config import DEFAULTS, ForecasterConfig
 from models.leave import export_forecaster
+from models.weights import start_from
 from models.windows import Panel
 
 __all__ = ["DEFAULTS", "PatchMixer", "build", "calendar", "export", "train"]
@@ -219,11 +220,14 @@ def train(
     The tail of the time axis is held out to stop early. ``deadline_s`` bounds the wall time; without it equal seeds give
     equal models. ``weights``: how much more often a series is seen than others. ``checkpoint``: a file that
     a training that was killed goes on from. Returns the model on the CPU and its
-    metrics with the learning curve. Raises ConfigError when no series is long enough.
+    metrics with the learning curve. Raises ConfigError when no series is long enough, when the weights of ``init`` do not
+    fit, and for a ``device`` that is not there.
     """
     config = ForecasterConfig.of({**cfg, "seed": seed})
     panel = Panel.of(series, end_minutes, config.look_back, config.horizon, config.step_ms, weights=weights)
     model = build({**cfg, "seed": seed})
+    if config.init:
+        start_from(Path(config.init), model)
     return fitting.fit(model, panel, config, device=device, deadline_s=deadline_s, progress=progress, checkpoint=checkpoint)
 
 

@@ -14,7 +14,7 @@ from forecastle.runtime.health import HealthFile
 
 SHOP = Path(__file__).parents[2] / "configs"
 COMMANDS = {
-    "demo", "run", "check", "train", "backtest", "models", "plan", "explain", "replay", "publish",
+    "demo", "run", "check", "train", "pretrain", "backtest", "models", "plan", "explain", "replay", "publish",
     "forecast", "detect", "rehearse", "mode", "hold", "down", "kill", "approve", "slo",
 }  # fmt: skip
 
