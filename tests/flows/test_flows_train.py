@@ -246,7 +246,8 @@ def command(*words: str) -> Result:
 def test_the_command_line_has_recipes_from_the_configuration_it_is_given(tmp_path: Path, history: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "base.yaml").write_text("detect: {model: ''}\npredict: {horizon: 10, season: 60}\n")
-    recipe = {"train": "models.patch_mixer:train", "export": "models.patch_mixer:export", "parameters": {**TINY, "steps": 2}}
+    parameters = {**TINY, "step_ms": MINUTE, "steps": 2}
+    recipe = {"train": "models.patch_mixer:train", "export": "models.patch_mixer:export", "parameters": parameters}
     (tmp_path / "models" / "forecaster.yaml").write_text(json.dumps(recipe))
     registry = tmp_path / "registry"
     done = command("--history", str(history), "--config", str(tmp_path), "--set", f"predict.registry={registry}")
