@@ -137,7 +137,7 @@ def test_unattended_trainings_learn_nothing_from_what_the_ledger_had_to_heal() -
     from flows.automations import WAKES
 
     (nightly,) = [one for one in yaml("prefect.yaml")["deployments"] if one["name"] == "train"]
-    woken = [parameters for _, deployment, parameters in WAKES.values() if deployment == "train/train"]
+    woken = [parameters for _, deployment, parameters, _ in WAKES.values() if deployment == "train/train"]
     assert nightly["schedules"]
     assert [one["incidents"] for one in (nightly["parameters"], *woken)] == ["ledger", "ledger"]
 
