@@ -24,7 +24,7 @@ from flows.champion import admitted
 from flows.contest import incumbent
 from flows.history import History, gridded, read_measured
 from flows.leaderboard import code_version
-from flows.quality import QualityLimits, learnable, on_time, survey
+from flows.quality import QualityLimits, cleared, learnable, on_time
 from flows.recipes import Recipe, check, recipe
 from flows.tracking import RunRecord, log_run
 from flows.train import TAIL, transient
@@ -80,7 +80,7 @@ def _recorded(settings: Settings, file: str, need: int) -> History:
     measured = read_measured(settings, file)
     whole = gridded(on_time(measured), round(settings.window.step_s * 1000))
     limits = QualityLimits(need, settings.window.flat_slots, settings.intake.max_skew_s)
-    usable = learnable(whole, survey(measured, whole, limits))
+    usable = learnable(*cleared(measured, whole, limits))
     return usable.before(max(round(TAIL * usable.values.shape[1]), 2))
 
 

@@ -145,6 +145,13 @@ def _stuck(values: Floats32, flat_slots: int) -> Mask:
     return result
 
 
+def cleared(samples: Samples, history: History, limits: QualityLimits) -> tuple[History, Quality]:
+    """``history`` with gaps where it is `stuck`, and the `survey` of it."""
+    flat = stuck(history, limits.flat_slots)
+    shown = replace(history, values=np.where(flat, np.float32(np.nan), history.values))
+    return shown, survey(samples, history, flat, limits)
+
+
 def survey(samples: Samples, history: History, flat: Mask, limits: QualityLimits) -> Quality:
     """Judge ``samples`` and the ``history`` made of them, of which `stuck` hides ``flat`` bool[n, t]."""
     late, rank = _latest(samples), {key: i for i, key in enumerate(samples.keys)}

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
@@ -26,7 +25,7 @@ from flows.history import History, gridded, read_measured
 from flows.incidents import IncidentSpan, healed, hidden, masked, read_incidents
 from flows.leaderboard import code_version, data_fingerprint
 from flows.members import learn
-from flows.quality import Quality, QualityLimits, learnable, on_time, stuck, survey
+from flows.quality import Quality, QualityLimits, cleared, learnable, on_time
 from flows.recipes import Recipe, check, recipe
 from flows.tracking import Table
 from forecastle.detect import selector
@@ -72,9 +71,7 @@ def _lesson(settings: Settings, file: str | None, without: Sequence[Span], incid
     whole = gridded(on_time(measured), round(settings.window.step_s * 1000))
     limits = QualityLimits(need, settings.window.flat_slots, settings.intake.max_skew_s)
     clean = masked(whole.without(without), spans)
-    flat = stuck(clean, limits.flat_slots)
-    shown = replace(clean, values=np.where(flat, np.float32(np.nan), clean.values))
-    return Lesson(shown, survey(measured, clean, flat, limits), hidden(whole, clean))
+    return Lesson(*cleared(measured, clean, limits), hidden(whole, clean))
 
 
 def _incidents(settings: Settings, where: str) -> tuple[IncidentSpan, ...]:
