@@ -162,7 +162,7 @@ def test_a_restart_that_repeats_its_memory_says_the_same(start: int) -> None:
     known, values = changed()
     whole = answers_of_whole()
     again = played(values, known, first=start)
-    late = memory(SETTINGS)
+    late = memory(SETTINGS.model_copy(update={"model": "forecaster"}))
     assert again[late:] == whole[start - START + late :]
 
 
@@ -214,7 +214,8 @@ def test_rows_of_the_stand_in_are_not_the_models_errors() -> None:
 
 def test_what_is_not_to_be_trusted_is_not_judged() -> None:
     known, values = changed()
-    drifts, told = Drifts(SETTINGS, worlds.STEP), ()
+    drifts = Drifts(SETTINGS, worlds.STEP)
+    told: tuple[Drift, ...] = ()
     for tick in range(CHANGE - DAY, CHANGE + WITHIN):
         now = replace(window(values, tick), suspect=np.full(ROWS, tick >= CHANGE))
         told = drifts.observe(now, [(1, known[:, tick].astype(np.float32))])
