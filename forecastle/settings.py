@@ -605,7 +605,9 @@ class WorkloadSettings(Room):
     mode: Mode = Field(Mode.SHADOW, description="shadow recommends, advise asks for approval, auto acts")
     policy: str = Field("default", description="name of its policy")
     priority: int = Field(0, description="who is placed first when capacity is short; larger is first")
-    budget_per_hour: float | None = Field(None, ge=0, description="money per hour this workload may cost")
+    budget_per_hour: float | None = Field(
+        None, ge=0, description="money per hour this workload may cost: replicas, commitments and egress"
+    )
     vetoes: tuple[VetoSettings, ...] = Field(
         (), description="series that forbid a scale-in above their limit; with `slo` they tell whether it is met, too"
     )
@@ -665,7 +667,9 @@ class FleetSettings(Room):
 
     sites: tuple[SiteSettings, ...] = Field((), description="places that hold capacity")
     workloads: tuple[WorkloadSettings, ...] = Field((), description="what is scaled")
-    budget_per_hour: float | None = Field(None, ge=0, description="money per hour the fleet may cost")
+    budget_per_hour: float | None = Field(
+        None, ge=0, description="money per hour the fleet may cost: replicas, commitments and egress"
+    )
 
 
 class PlaybookSettings(Room):

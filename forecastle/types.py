@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
@@ -295,7 +295,8 @@ class Pool:
 
     ``size`` is what a replica takes of `Site.capacity`; ``committed`` replicas are paid whether used or not, each at
     ``committed_price`` (None: ``unit_price``); ``interruptions_h`` is how often an hour a spot replica is taken back. One of
-    ``traffic`` holds no replicas of the workload: it is what a load balancer sends to the site.
+    ``traffic`` holds no replicas of the workload: it is what a load balancer sends to the site. ``egress_h`` is money per hour
+    for what a replica sends out, committed or not; `Inventory` sets it, from the workload's GB and the site's price.
     """
 
     name: str
@@ -314,10 +315,11 @@ class Pool:
     interruptions_h: float = 0.0
     committed_price: float | None = None
     traffic: bool = False
+    egress_h: float = 0.0
 
     def cost(self, replicas: int) -> float:
-        """Money per hour with so many replicas: the committed ones whether used or not, the rest at ``unit_price``."""
-        return self.sunk + max(0, replicas - self.committed) * self.unit_price
+        """Money per hour with so many replicas: the committed ones whether used or not, the rest at ``unit_price``; egress."""
+        return self.sunk + max(0, replicas - self.committed) * self.unit_price + replicas * self.egress_h
 
     @property
     def sunk(self) -> float:
@@ -536,6 +538,19 @@ class Inventory:
     workloads: Mapping[str, Workload]
     playbooks: tuple[Playbook, ...] = ()
     budget_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        sends = {
+            name: self._egress_h(load, name) for load in self.workloads.values() for name in load.pools if name in self.pools
+        }
+        changed = {name: price for name, price in sends.items() if self.pools[name].egress_h != price}
+        if changed:
+            priced = {name: replace(self.pools[name], egress_h=price) for name, price in changed.items()}
+            object.__setattr__(self, "pools", {**self.pools, **priced})
+
+    def _egress_h(self, load: Workload, pool: str) -> float:
+        """Money per hour that a replica of ``load`` costs in ``pool`` by what it sends out."""
+        return load.egress_gb_h * self.sites[self.pools[pool].site].egress_price if load.egress_gb_h else 0.0
 
     def domain(self, pool: str, level: Domain = Domain.ZONE) -> str:
         """Failure domain of a pool: ``provider/region/zone`` of its site, or the part of it down to ``level``."""

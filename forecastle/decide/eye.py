@@ -196,7 +196,7 @@ class Eye:
     def _paid(self, load: Workload, context: GuardContext) -> int:
         """How many replicas commitments pay for, as far as the rules of placement let all of them be used at once.
 
-        Found by bisection: so many are placed and cost no more than the pools' minimums do, and nothing gives way.
+        Found by bisection: so many are placed, none beyond commitments and minimums, and nothing gives way.
         """
         pools = [self.inventory.pools[name] for name in load.pools if context.serves(name)]
         fits, most = 0, sum(min(p.committed, room(p)) for p in pools)
@@ -206,7 +206,8 @@ class Eye:
             need = Need(load.name, total, 0, keep)
             wanted = order(need, self.inventory, self.situation.fleet, self.down, self.settings.move_h)
             found = greedy([wanted], self.inventory)
-            if found.notes or found.cost > wanted.cost(wanted.low) + _FUZZ:
+            beyond = any(n > max(wanted.pools[name].committed, wanted.low.get(name, 0)) for name, n in found.replicas.items())
+            if found.notes or beyond:
                 most = n - 1
             else:
                 fits = n

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from forecastle.types import Domain, Fleet, Inventory, Pool, Site, Workload
+from forecastle.types import Domain, Fleet, Inventory, Pool, Workload
 
 _FUZZ = 1e-9
 
@@ -39,7 +39,7 @@ class Need:
 class Offer:
     """The next ``room`` replicas of ``pool`` at ``price`` per replica-hour, all risks and moves priced in.
 
-    ``moved``: they do not run there yet; ``money``: what each adds to the bill per hour, nothing where it is committed.
+    ``moved``: they do not run there yet; ``money``: what each adds to the bill per hour, egress alone where it is committed.
     """
 
     pool: Pool
@@ -118,7 +118,7 @@ def order(need: Need, inventory: Inventory, fleet: Fleet, down: frozenset[str], 
     seen = [inventory.pools[name] for name in load.pools if name in fleet.observed]
     inside = [p for p in seen if allowed(p, load, inventory)]
     open_ = [p for p in inside if p.site not in down]
-    offers = [o for p in open_ for o in _offers(p, load, inventory.sites[p.site], fleet.observed[p.name].replicas, move_h)]
+    offers = [o for p in open_ for o in _offers(p, load, fleet.observed[p.name].replicas, move_h)]
     offers.sort(key=lambda o: (o.price, o.moved, -fleet.observed[o.pool.name].replicas, o.pool.name))
     caps, notes = _caps(load, need, open_, inventory)
     lost = sorted({p.site for p in inside} - {p.site for p in open_})
@@ -157,16 +157,15 @@ def fewest(keep: int, domains: int) -> int:
     return math.ceil(keep * domains / (domains - 1) - _FUZZ) if domains > 1 else 0
 
 
-def _offers(pool: Pool, load: Workload, site: Site, running: int, move_h: float) -> Iterator[Offer]:
+def _offers(pool: Pool, load: Workload, running: int, move_h: float) -> Iterator[Offer]:
     """A pool's price per replica as steps that only rise: what is committed, what runs, what would have to be started."""
     risk = pool.interruptions_h * pool.startup_s / 3600 * load.unmet_price if pool.spot else 0.0
-    extra = risk + load.egress_gb_h * site.egress_price
     most, start = room(pool), 0
     for end in sorted({min(pool.committed, most), min(running, most), most}):
         if end > start:
-            paid = 0.0 if start < pool.committed else pool.unit_price
+            paid = (0.0 if start < pool.committed else pool.unit_price) + pool.egress_h
             moved = start >= running
-            yield Offer(pool, paid + extra + (load.move_price / move_h if moved else 0.0), end - start, moved, paid)
+            yield Offer(pool, paid + risk + (load.move_price / move_h if moved else 0.0), end - start, moved, paid)
         start = max(start, end)
 
 

@@ -84,8 +84,8 @@ def _paced(sight: Sight, placed: Placement, tick: Tick) -> Iterator[tuple[Pool, 
 
 
 def _saves(pool: Pool, number: int) -> float:
-    """Money per hour that the pool's how-manieth replica costs: nothing up to what is committed."""
-    return 0.0 if number <= pool.committed else pool.unit_price
+    """Money per hour that the pool's how-manieth replica costs: egress alone up to what is committed."""
+    return (0.0 if number <= pool.committed else pool.unit_price) + pool.egress_h
 
 
 def grow(court: Court, found: Sequence[Scaling]) -> None:

@@ -48,8 +48,9 @@ def violations(
         broken = _soft(load, need, held, inventory, down, short=_SHORT in told[load.name])
         problems += [f"{load.name}: {text}" for mark, text in broken if mark not in told[load.name]]
         sunk = sum(_sunk(pool) for pool, _ in held)
-        cost = sunk + sum(max(0, n - pool.committed) * pool.unit_price for pool, n in held)
-        paid = sum(max(0, n - pool.committed) for pool, n in held)  # what is committed costs nothing more
+        egress = {pool.name: load.egress_gb_h * inventory.sites[pool.site].egress_price for pool, _ in held}
+        cost = sunk + sum(max(0, n - pool.committed) * pool.unit_price + n * egress[pool.name] for pool, n in held)
+        paid = sum(n if egress[p.name] else max(0, n - p.committed) for p, n in held)  # what is committed costs egress at most
         must = max(need.floor, load.min, load.min_sites + sum(p.min for p, _ in held))
         if load.budget_per_hour is not None and cost > max(load.budget_per_hour, sunk) + _FUZZ and paid > must:
             problems.append(f"{load.name}: costs {cost:g}, more than its budget, with more than its floor")

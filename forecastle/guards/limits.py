@@ -10,11 +10,12 @@ import math
 
 from forecastle.guards.context import GuardContext, grows, shrinks, urgent
 from forecastle.guards.gates import Objection
-from forecastle.types import Action, Kind, Outcome
+from forecastle.types import Action, Kind, Outcome, Pool
 
 COVERED = 0.8
 """Share of the stabilization window that recommendations must span before anything is removed."""
 _EPS = 1e-9
+_UNLIMITED = 1 << 30
 
 
 def tolerance(action: Action, ctx: GuardContext) -> Objection | None:
@@ -146,26 +147,31 @@ def limits(action: Action, ctx: GuardContext) -> Objection | None:
 def money(action: Action, ctx: GuardContext) -> Objection | None:
     """Growth stays inside the budgets of workload and fleet; the rest is clamped off, and a person hears if the floor is cut.
 
-    Replicas that are committed are paid already: they are never what passes a budget.
+    Replicas that are committed are paid already, but for their egress: only that can pass a budget.
     """
     if not grows(action, ctx):
         return None
     pool, load, current = ctx.pool(action), ctx.workload(action), ctx.current(action)
-    if pool.unit_price <= 0:
-        return None
     mine = sum(other.cost(replicas) for other, replicas, _ in ctx.others(action)) + pool.cost(current)
-    free = max(current, pool.committed)
     purses = (
         (f"budget of {load.name}", load.budget_per_hour, mine),
         ("budget of the fleet", ctx.inventory.budget_per_hour, ctx.facts.cost + ctx.spent),
     )
     afforded = [
-        (free + max(0, math.floor((budget - cost) / pool.unit_price + _EPS)), f"{name} is {budget:g} per hour")
+        (current + _affordable(pool, current, budget - cost), f"{name} is {budget:g} per hour")
         for name, budget, cost in purses
         if budget is not None
     ]
     allowed, why = min(afforded, default=(int(action.desired), ""))
     return _lower(action, allowed, why)
+
+
+def _affordable(pool: Pool, current: int, money: float) -> int:
+    """How many more replicas ``money`` per hour pays for: committed ones cost their egress alone."""
+    free, price = max(0, pool.committed - current), pool.unit_price + pool.egress_h
+    if pool.egress_h > 0 and money < free * pool.egress_h - _EPS:
+        return max(0, math.floor(money / pool.egress_h + _EPS))
+    return free + max(0, math.floor((money - free * pool.egress_h) / price + _EPS)) if price > 0 else _UNLIMITED
 
 
 def _sites(action: Action, ctx: GuardContext) -> set[str]:

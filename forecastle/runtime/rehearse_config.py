@@ -227,7 +227,7 @@ class _World:
         for pool in self.conf.pools:
             ready += serving(self.orders[pool.name], _lead_steps(pool))
             beyond = np.maximum(self.orders[pool.name] - pool.committed, 0) * pool.unit_price
-            cost += (pool.sunk + beyond) * (STEP_S / 3600.0)
+            cost += (pool.sunk + beyond + self.orders[pool.name] * pool.egress_h) * (STEP_S / 3600.0)
         unmet = np.maximum(value - ready * self.conf.capacity, 0.0)
         return Played(
             self.conf,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -101,6 +102,18 @@ def test_a_budget_stops_growth_but_never_cuts_the_reactive_floor() -> None:
     assert found.replicas == {"shop-fra": 4}
     assert found.notes == ("shop: 4 of 8 replicas: the budget is spent",)
     assert placed(inventory, 8, floor=6).replicas == {"shop-fra": 6}
+
+
+def test_egress_is_in_the_price_the_cost_and_the_budget() -> None:
+    inventory = world(pool("fra", 0.1), pool("ohio", 0.2), egress_gb_h=2.0, budget_per_hour=2.0)
+    inventory = replace(inventory, sites=SITES | {"fra": replace(SITES["fra"], egress_price=0.2)})
+    assert {p.name: p.egress_h for p in inventory.pools.values()} == {"shop-fra": 0.4, "shop-ohio": 0.0}
+    found = placed(inventory, 12)
+    assert found.replicas == {"shop-fra": 0, "shop-ohio": 10}, "0.5 there, 0.2 here"
+    assert math.isclose(found.cost, 2.0)
+    assert found.notes == ("shop: 10 of 12 replicas: the budget is spent",)
+    free = replace(inventory, workloads={"shop": replace(inventory.workloads["shop"], egress_gb_h=0.0)})
+    assert placed(free, 12).replicas == {"shop-fra": 10, "shop-ohio": 2}
 
 
 def test_the_fleets_budget_goes_to_the_most_important_first() -> None:

@@ -54,6 +54,15 @@ def test_growth_goes_to_the_cheapest_pool_in_one_plan_of_its_domain() -> None:
     assert View.of(plan.evidence["shop"]) == View(20, 24, 1, False, False)
 
 
+def test_the_cost_of_a_plan_has_egress_in_it() -> None:
+    sends = stock(load(egress_gb_h=0.5))
+    sends = replace(sends, sites=sends.sites | {"ams": replace(sends.sites["ams"], egress_price=0.1)})
+    (plan,) = plans(situation(640, TEN, expected=768), sends)
+    assert scalings([plan]) == {"shop-fra": (10, 14)}, "nothing to pay for what is sent there"
+    assert plan.cost == pytest.approx(24 * 0.1 + 10 * 0.05)
+    assert "costs 2.9 per hour." in plan.reason
+
+
 def test_a_ramp_is_cut_and_says_so() -> None:
     found = plans(situation(640, TEN, expected=3200), stock(load(sites=("fra", "ams"))))
     assert all(to - before <= 5 for before, to in scalings(found).values())

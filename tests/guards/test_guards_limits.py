@@ -279,6 +279,22 @@ def test_what_is_committed_is_paid_already(budget: float, committed: int, at: fl
     assert left(one(10, 20, load={"budget_per_hour": budget}, pool=paid), 14)[0] == granted
 
 
+@pytest.mark.parametrize(
+    ("budget", "committed", "granted"),
+    [(3.6, 0, 12), (3.0, 0, None), (4.2, 0, 14), (3.5, 12, 11), (3.9, 12, 13), (3.1, 20, None), (3.2, 20, 11), (3.8, 20, 14)],
+)
+def test_egress_counts_in_budgets_and_is_all_that_committed_replicas_cost(
+    budget: float, committed: int, granted: int | None
+) -> None:
+    """A replica costs 0.1 and sends for 0.2, so ten cost 3; twelve committed ones 1.2 whether used or not, and 0.2 in use."""
+    paid: dict[str, Any] = {"unit_price": 0.1, "committed": committed}
+    if committed == 20:
+        paid["committed_price"] = 0.05
+    ctx = one(10, 20, load={"budget_per_hour": budget, "egress_gb_h": 2.0}, pool=paid)
+    sites = {name: replace(site, egress_price=0.1) for name, site in ctx.inventory.sites.items()}
+    assert left(replace(ctx, inventory=replace(ctx.inventory, sites=sites)), 14)[0] == granted
+
+
 def test_the_fleets_budget_counts_what_this_tick_already_spent() -> None:
     ctx = one(10, 20, stock={"budget_per_hour": 1.4})
     assert left(ctx, 14) == (14, [])
