@@ -46,7 +46,11 @@ class Norms:
         """Whose turn it is at ``tick`` (numbered by step), or whose norms are unknown, too old, or of the future: bool[n]."""
         self._follow(keys)
         age = tick - self._at
-        return np.asarray(((tick + self._turn) % EVERY == 0) | (age >= EVERY) | (age < 1))
+        return np.asarray(self.turn(tick) | (age >= EVERY) | (age < 1))
+
+    def turn(self, tick: int) -> Mask:
+        """Whose turn it is by the clock alone, of the keys last asked for: a worker that starts over takes the same."""
+        return np.asarray((tick + self._turn) % EVERY == 0)
 
     def keep(self, rows: Ints, tick: int, norms: Floats32, seen: Mask) -> None:
         """Remember ``norms`` of ``rows``, whose turn was at ``tick``; unless ``seen`` then, the next tick is their turn too."""

@@ -23,6 +23,7 @@ from forecastle.detect.floors import Floors
 from forecastle.detect.foresight import ScoreRing, normal_scores, take_rows
 from forecastle.detect.maintenance import Maintenance
 from forecastle.detect.moves import Found
+from forecastle.detect.rhythms import rhythm
 from forecastle.detect.sites import lost_shares
 from forecastle.detect.tails import alarm_rate, tail_threshold
 from forecastle.detect.voices import Voices
@@ -157,7 +158,9 @@ class Detection:
             norms[drifting[turn]] = np.nan
             self._norms.keep(part[turn], windows.end // self.step_ms, norms, c.seen[turn, -1])
         memory = habits.Memory(windows, settings, self._rate, covered)
-        return _Judged(part, c, habits.news(found, error, c, memory, part))
+        clocked = np.flatnonzero(self._norms.turn(windows.end // self.step_ms)[part])
+        rhythms = rhythm(windows, part, c, clocked, settings.season)
+        return _Judged(part, c, [*habits.news(found, error, c, memory, part), rhythms])
 
     def _forecast_scores(
         self, windows: Windows, forecasts: Forecasts | None, covered: Mask | None
@@ -270,6 +273,7 @@ def _kind(family: str, effect: float) -> AnomalyKind:
         "trend": AnomalyKind.TREND,
         "ramp": AnomalyKind.TREND,
         "variance": AnomalyKind.VARIANCE,
+        "rhythm": AnomalyKind.SEASONALITY,
         "model": AnomalyKind.MULTIVARIATE,
     }
     return named.get(family) or (AnomalyKind.SPIKE if effect > 0 else AnomalyKind.DIP)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 SMALL = 10.0
 """Median up to which a series of whole numbers counts something of which there is little."""
-_NO_DEPARTURE, _NO_SIDE = frozenset({"dropout", "flat"}), frozenset({"variance"})
+_NO_DEPARTURE, _NO_SIDE = frozenset({"dropout", "flat"}), frozenset({"variance", "rhythm"})
 _PASSED = 0.5
 """Share of a departure that must lie beyond what another one left, lest it is the way back."""
 _SIDES = {"up": 1.0, "down": -1.0, "both": 0.0}
