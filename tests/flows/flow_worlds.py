@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sqlite3
@@ -129,3 +130,19 @@ def orders(config: Path) -> list[tuple[str, str]]:
     """(token, pool) of every effect the cloud accepted."""
     with sqlite3.connect(config.parent / "sim.db") as db:
         return db.execute("select token, pool from orders order by at, token").fetchall()
+
+
+async def arrived(event: str, worker: str) -> list[dict[str, Any]]:
+    """The events of that name about a worker that the Prefect server has, once there is one; [] after half a minute."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        body = {"filter": {"event": {"name": [event]}, "occurred": {}}, "limit": 50}
+        for _ in range(60):
+            answer = await client.request("POST", "/events/filter", json=body)
+            found = [e for e in answer.json()["events"] if e["resource"]["prefect.resource.id"].endswith(worker)]
+            if found:
+                await asyncio.sleep(1)
+                return found
+            await asyncio.sleep(0.5)
+    return []

@@ -6,12 +6,11 @@ import asyncio
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from flow_worlds import drifted
+from flow_worlds import arrived, drifted
 
 from flows.stream import Watch
 
@@ -19,8 +18,6 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def test_a_model_that_is_wrong_is_an_event(tmp_path: Path) -> None:
-    from prefect.client.orchestration import get_client
-
     beats, watch = drifted(tmp_path), Watch("drifting")
     told = [watch.look(beat) for beat in [*beats, beats[-1]]]
     assert told.count(["forecastle.drift.detected"]) == 1
@@ -29,17 +26,5 @@ def test_a_model_that_is_wrong_is_an_event(tmp_path: Path) -> None:
     assert (first.state, first.model) == ("RUNNING", model)
     assert re.fullmatch(r"error drift: 100% of 1 series are beyond 1.5 \(limit 25%\), worst shop:rps at [\d.]+", line)
 
-    async def arrived() -> list[dict[str, Any]]:
-        async with get_client() as client:
-            body = {"filter": {"event": {"name": ["forecastle.drift.detected"]}, "occurred": {}}, "limit": 50}
-            for _ in range(60):
-                answer = await client.request("POST", "/events/filter", json=body)
-                found = [e for e in answer.json()["events"] if e["resource"]["prefect.resource.id"].endswith("drifting")]
-                if found:
-                    await asyncio.sleep(1)
-                    return found
-                await asyncio.sleep(0.5)
-        return []
-
-    (event,) = asyncio.run(arrived())
+    (event,) = asyncio.run(arrived("forecastle.drift.detected", "drifting"))
     assert event["payload"] == {"model": model, "summary": line}

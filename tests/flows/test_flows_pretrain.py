@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from training_worlds import TINY as LESSON
 
 from flows.pretrain import lessons_of, pretrain
 from flows.train import train
@@ -26,21 +30,7 @@ pytestmark = [
     # SQLAlchemy about the tables of Prefect
     pytest.mark.filterwarnings("ignore:Type object .* does not refer to an OperatorClass:DeprecationWarning"),
 ]
-TINY = {
-    "look_back": 120,
-    "horizon": 10,
-    "season": 60,
-    "smooth": 2,
-    "recent": 20,
-    "patch": 10,
-    "coarse": 10,
-    "coarse_patch": 4,
-    "width": 8,
-    "blocks": 1,
-    "hidden": 16,
-    "batch": 64,
-    "learning_rate": 5e-3,
-}
+TINY = {name: value for name, value in LESSON.items() if name not in {"steps", "check_every"}}
 LOADS = ("shop", "cart")
 
 

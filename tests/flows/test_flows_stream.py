@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from flow_worlds import START, STEP, configuration, ledger_of, message, orders, settings_of
+from flow_worlds import START, STEP, arrived, configuration, ledger_of, message, orders, settings_of
 
 from flows.stream import Watch, command, stream, told_before
 from forecastle.intake.publish import create_topics
@@ -217,24 +217,10 @@ def test_the_next_shift_does_not_tell_the_same_drift_again() -> None:
 
 
 def test_what_is_told_reaches_the_server_once() -> None:
-    from prefect.client.orchestration import get_client
-
     watch = Watch("reaching")
     for _ in range(3):
         watch.look(news(incidents={"i7": "critical shop: slow"}))
 
-    async def arrived() -> list[dict[str, Any]]:
-        async with get_client() as client:
-            body = {"filter": {"event": {"name": ["forecastle.incident.opened"]}, "occurred": {}}, "limit": 50}
-            for _ in range(60):
-                answer = await client.request("POST", "/events/filter", json=body)
-                found = [e for e in answer.json()["events"] if e["resource"]["prefect.resource.id"].endswith("reaching")]
-                if found:
-                    await asyncio.sleep(1)
-                    return found
-                await asyncio.sleep(0.5)
-        return []
-
-    (event,) = asyncio.run(arrived())
+    (event,) = asyncio.run(arrived("forecastle.incident.opened", "reaching"))
     assert event["payload"] == {"incident": "i7", "summary": "critical shop: slow"}
     assert event["resource"]["prefect.resource.id"] == "forecastle.worker.reaching"
