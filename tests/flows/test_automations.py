@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -59,7 +60,14 @@ def prefect(tmp_path: Path, free_port: int) -> Iterator[tuple[str, dict[str, str
     def child(*arguments: str, log: str) -> None:
         with (tmp_path / log).open("wb") as out:
             children.append(
-                subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out)
+                subprocess.Popen(
+                    [sys.executable, "-m", *arguments],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                )
             )
 
     try:
@@ -69,10 +77,9 @@ def prefect(tmp_path: Path, free_port: int) -> Iterator[tuple[str, dict[str, str
         until("the deployments", 180, lambda: len(get(f"{api}/deployments/filter", {})) == 2)
         yield api, environment
     finally:
-        for process in reversed(children):
-            process.terminate()
-        for process in children:
-            process.wait(20)
+        for process in reversed(children):  # with the flows they run: a training takes longer than a test waits
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_an_incident_event_runs_the_heal_deployment(prefect: tuple[str, dict[str, str]]) -> None:
