@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import ndtri
 
-from forecastle.detect import calm, drifts, feedback, habits, moves
+from forecastle.detect import calm, drifts, feedback, habits, moves, occasions
 from forecastle.detect.causes import departures
 from forecastle.detect.columns import LAGS, Columns, columns
 from forecastle.detect.floors import Floors
@@ -68,7 +68,8 @@ class _Learned:
 class Detection:
     """Implements `forecastle.ports.Detector`. ``scorer`` adds a learned model's score to the built-in detectors.
 
-    ``lenience`` tells, for a tick, by what people's words multiply a series' thresholds (`forecastle.detect.feedback`).
+    ``lenience`` tells, for a tick, by what people's words multiply a series' thresholds (`forecastle.detect.feedback`),
+    ``occasions`` what was announced of a series (`forecastle.detect.occasions`).
     """
 
     def __init__(self, settings: DetectSettings, step_ms: int, scorer: Scorer | None = None) -> None:
@@ -78,6 +79,7 @@ class Detection:
         self.voices = Voices({})
         self.look_back = settings.look_back
         self.lenience: Callable[[int], Mapping[SeriesKey, float]] = lambda _tick: {}
+        self.occasions: occasions.Known = occasions.unknown
         self.name = "built-in" if scorer is None else f"built-in+{scorer.name}"
         self._rate = alarm_rate(settings.budget, step_ms, _FAMILIES)
         self._norms, self._floors, self._works = calm.Norms(), Floors(settings), Maintenance(settings.maintenance)
@@ -125,6 +127,7 @@ class Detection:
         for chunk in judged:
             chunk.found += [_effective(item, chunk.rows, chunk.columns, self.settings.min_effect) for item in learned]
             self._floors.strike(chunk.found, windows, chunk.rows, chunk.columns)
+            occasions.strike(chunk.found, windows, chunk.rows, chunk.columns, self.occasions, season=self.settings.season)
             anomalies += self._anomalies(windows, chunk, shares)
         return tuple(anomalies)
 

@@ -27,6 +27,7 @@ from forecastle.runtime.health import HealthFile
 from forecastle.runtime.inventory import check, inventory
 from forecastle.runtime.listeners import listening
 from forecastle.runtime.loop import Loop, Rooms
+from forecastle.runtime.occasions import announced
 from forecastle.runtime.providers import clouds
 from forecastle.runtime.records import inventory_digest, recorder
 from forecastle.runtime.releases import Rollouts, release_keeper
@@ -52,7 +53,7 @@ def furnish(settings: Settings, *, intake: Intake | None = None, adapters: Mappi
     book = IncidentBook(settings.detect, stock.workloads, Rollouts(ledger, stock.pools).before)
     act = executor(settings, ledger, opened, stock, at)
     detectors = detection(settings, step_ms)
-    detectors.lenience = Words(ledger, step_ms).lenience
+    detectors.lenience, detectors.occasions = Words(ledger, step_ms).lenience, announced(stock.workloads)
     rooms = Rooms(
         intake=intake or KafkaIntake(settings.intake, WallClock()),
         store=WindowStore(settings.window),

@@ -140,6 +140,23 @@ def test_incidents_are_judged_by_objectives_and_know_of_releases(configure: Call
     assert incident.cause == ("rps dip; objective fast (99%) missed: p99 900, limit 400; release r2 since 08:53 UTC, r1 before")
 
 
+def test_detection_is_told_of_the_occasions_of_a_workloads_demand(configure: Callable[..., Settings]) -> None:
+    load = configure().fleet.workloads[0].model_dump(mode="json", exclude_unset=True)
+    sale = {"name": "sale", "start": "2023-11-14T10:00", "end": "2023-11-14T12:00", "zone": "UTC", "factor": 3}
+    loop = furnish(configure(fleet={"workloads": [load | {"events": [sale]}]}), intake=MemoryIntake([], EventClock(START)))
+    loop.rooms.ledger.close()
+    detectors = loop.rooms.detection
+    assert isinstance(detectors, Detection)
+    hours = [1_699_956_000_000 + hour * 3_600_000 for hour in range(4)]
+    assert [[e.name for e in detectors.occasions(SeriesKey("shop", "rps"), at, at + 60_000)] for at in hours] == [
+        ["sale"],
+        ["sale"],
+        [],
+        [],
+    ]
+    assert not detectors.occasions(SeriesKey("shop", "p99"), hours[0], hours[1])
+
+
 def test_a_house_with_a_problem_is_not_furnished_and_touches_no_ledger(
     configure: Callable[..., Settings], tmp_path: Path
 ) -> None:
