@@ -205,7 +205,7 @@ def test_two_heals_of_a_plan_do_not_share_a_parcel(world: World) -> None:
 
 def test_effects_of_an_adapter_with_safe_threads_are_told_at_once(wide: World, tmp_path: object) -> None:
     wide.parallel = {"fake": 4}
-    together, lock, apply = threading.Barrier(4, timeout=20), threading.Lock(), wide.cloud.apply
+    together, lock, apply = threading.Barrier(4, timeout=120), threading.Lock(), wide.cloud.apply
     forbidden = threading.Lock()
 
     def meeting(action: Action, pool: Pool, *, token: str) -> object:

@@ -190,7 +190,7 @@ def works(call: Callable[[], object]) -> bool:
     return True
 
 
-def until(true: Callable[[], bool], limit_s: float = 30.0) -> None:
+def until(true: Callable[[], bool], limit_s: float = 120.0) -> None:
     ends = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < ends, f"not true in {limit_s} s"

@@ -45,7 +45,7 @@ def server(tmp_path: Path, free_port: int) -> Iterator[int]:
         yield free_port
     finally:
         os.killpg(child.pid, 15)
-        child.wait(20)
+        child.wait(120)
 
 
 def publish(registry: MlflowRegistry, folder: Path, lift: float) -> str:

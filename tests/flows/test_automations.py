@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def get(url: str, body: dict[str, object] | None = None) -> list[dict[str, object]]:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read() or b"[]")
 
 
@@ -87,7 +87,7 @@ def test_an_incident_event_runs_the_heal_deployment(prefect: tuple[str, dict[str
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=60
+            [sys.executable, *arguments], cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=180
         )
         return done.stdout
 
@@ -123,12 +123,12 @@ def test_drift_that_a_worker_saw_runs_the_train_deployment_once(prefect: tuple[s
         "Watch('w-2').look(Heartbeat('w-2', 1, 'RUNNING', 1, incidents={'later': 'critical shop: slow'}))"
     )
     for arguments in (["-m", "flows.automations"], ["-c", told]):
-        subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=True, timeout=120)
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=True, timeout=180)
 
     def started() -> dict[str, int]:
         deployments = {d["id"]: d["name"] for d in get(f"{api}/deployments/filter", {})}
         return dict(Counter(str(deployments[r["deployment_id"]]) for r in get(f"{api}/flow_runs/filter", {})))
 
-    until("the heal run of the later event", 90, lambda: "heal" in started())
-    until("the training", 90, lambda: "train" in started())
+    until("the heal run of the later event", 180, lambda: "heal" in started())
+    until("the training", 180, lambda: "train" in started())
     assert started() == {"heal": 1, "train": 1}

@@ -132,7 +132,7 @@ def busy(at: int) -> Turned:
     )
 
 
-def until(true: Callable[[], bool], patience_s: float = 30.0) -> None:
+def until(true: Callable[[], bool], patience_s: float = 120.0) -> None:
     ends = time.monotonic() + patience_s
     while not true():
         assert time.monotonic() < ends, "it did not happen"

@@ -40,18 +40,18 @@ def alertmanager(binary: str, folder: Path, port: int, config: Any) -> Iterator[
             yield address
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(120)
 
 
 def ready(address: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"{address}/-/ready", timeout=5) as answer:
+    with suppress(OSError), urllib.request.urlopen(f"{address}/-/ready", timeout=30) as answer:
         return bool(answer.status == 200)
     return False
 
 
 def known(address: str) -> list[dict[str, Any]]:
     """The alerts that are active at an Alertmanager."""
-    with urllib.request.urlopen(f"{address}/api/v2/alerts?active=true", timeout=5) as answer:
+    with urllib.request.urlopen(f"{address}/api/v2/alerts?active=true", timeout=30) as answer:
         found: list[dict[str, Any]] = json.load(answer)
     return found
 
@@ -59,7 +59,7 @@ def known(address: str) -> list[dict[str, Any]]:
 def fire(amtool: str, address: str, *labels: str, ended: bool = False) -> None:
     times = [f"--end={datetime.now(UTC).isoformat(timespec='seconds').replace('+00:00', 'Z')}"] if ended else []
     command = [amtool, "alert", "add", f"--alertmanager.url={address}", "--annotation=summary=p99 is 2 s", *times, *labels]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def shipped(port: int, folder: Path, login: dict[str, Any]) -> Any:
@@ -141,7 +141,7 @@ def test_it_takes_our_alert_and_ends_it_when_we_do(program: Callable[[str], str]
 
 def test_amtool_accepts_the_configuration_we_ship(program: Callable[[str], str]) -> None:
     command = [program("amtool"), "check-config", str(SHIPPED)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -158,7 +158,7 @@ def test_amtool_accepts_the_configuration_we_ship(program: Callable[[str], str])
 def test_who_is_told_what(labels: tuple[str, ...], receivers: str, program: Callable[[str], str]) -> None:
     """What names a workload rings the doorbell and goes to people; what we say ourselves never comes back."""
     command = [program("amtool"), "config", "routes", "test", f"--config.file={SHIPPED}", *labels]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.strip() == receivers, done.stderr
 
 
@@ -187,7 +187,7 @@ def test_from_a_rule_of_prometheus_to_a_signal(program: Callable[[str], str], tm
             until(lambda: len(book.heard(tick(1))) == 1)
         finally:
             prometheus.terminate()
-            prometheus.wait(20)
+            prometheus.wait(120)
     (heard,) = book.heard(tick(1))
     assert (heard.evidence["summary"], heard.evidence["severity"]) == ("p99 is 2 s", "critical")
 

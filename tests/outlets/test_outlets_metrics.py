@@ -247,7 +247,7 @@ def test_promtool_has_only_the_quantile_label_of_a_gauge_to_say_something_about(
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         page = answer.read()
     checked = subprocess.run(
-        [program("promtool"), "check", "metrics"], input=page, capture_output=True, check=False, timeout=30
+        [program("promtool"), "check", "metrics"], input=page, capture_output=True, check=False, timeout=120
     )
     said = (checked.stdout + checked.stderr).decode().splitlines()
     assert {line for line in said if "forecastle_forecast non-" not in line or '"quantile" label' not in line} == set()
@@ -335,7 +335,7 @@ def test_prometheus_scrapes_us(served: tuple[Worker, int], program: Callable[[st
             assert asked(own, "up")[0]["value"][1] == "1"
         finally:
             prometheus.terminate()
-            prometheus.wait(20)
+            prometheus.wait(120)
 
 
 def another_port() -> int:

@@ -310,7 +310,7 @@ def test_the_command_line_forecasts_and_its_errors_leave_with_a_status(tmp_path:
     good = subprocess.run([*command, "2026-01-08"], capture_output=True, text=True, timeout=240, check=False)
     assert good.returncode == 0, good.stderr
     assert "6 rows, 1 series, 2 origins from 2026-01-08 00:00:00" in good.stdout
-    bad = subprocess.run([*command, "2027-01-08"], capture_output=True, text=True, timeout=60, check=False)
+    bad = subprocess.run([*command, "2027-01-08"], capture_output=True, text=True, timeout=180, check=False)
     assert bad.returncode != 0
     assert "outside the file" in bad.stderr
     assert "Traceback" not in bad.stderr

@@ -24,7 +24,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "forecastle.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "forecastle.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=180, check=False
     )
 
 

@@ -81,7 +81,7 @@ def test_a_role_has_one_holder_and_passes_on(tmp_path: Path) -> None:
         thread.start()
         time.sleep(0.2)
         order.append(("first", True))
-    thread.join(5)
+    thread.join(60)
     assert order == [("first", True), ("successor", True)]
 
 

@@ -152,7 +152,7 @@ def reached(config: Path, tick: int, worker: subprocess.Popen[bytes], seconds: f
 
 def finish(worker: subprocess.Popen[bytes]) -> None:
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(20) == 0
+    assert worker.wait(120) == 0
 
 
 def plans(config: Path) -> dict[str, tuple[Plan, ...]]:
