@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.vus import events
+from flows.vus import events
 
 Rows = npt.NDArray[np.int64]
 

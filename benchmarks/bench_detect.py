@@ -21,7 +21,7 @@ import pandas as pd
 
 from benchmarks.affiliation import affiliation
 from benchmarks.nab_score import best_score, nab_score, probation
-from benchmarks.vus import events, period, vus_pr
+from flows.vus import events, period, vus_pr
 from forecastle.detect import trails
 from forecastle.detect.auditions import OWN, Recorded, candidates, learn, perform, rule
 from forecastle.detect.engine import Detection

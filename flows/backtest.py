@@ -1,6 +1,7 @@
 """The backtest flow: the champion and its peers rolled over a history's tail, by series and cohort, as numbers and one page.
 
 The peers are seasonal naive, which serves when no model does, the last value, and exponential smoothing or Theta by series.
+Those of a detector are in `flows.backtest_detectors`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from prefect import flow, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import rolling
+from flows import backtest_detectors, rolling
 from flows.champion import admitted, champion, stand_in
 from flows.history import History, read_history
 from flows.leaderboard import LAST, SEASONAL, last_value
+from flows.tracking import RunRecord, log_run
+from forecastle.errors import ConfigError
 from forecastle.outlets.page import Page
 from forecastle.predict.members import Members
 from forecastle.predict.naive import QUANTILES
@@ -36,6 +39,9 @@ STATISTICAL = "ETS or Theta"
 SHOWN = 50
 """Rows of a table on the page; metrics.json has them all."""
 SIZES = ("small", "medium", "large")
+SHOWN_IN_PREFECT = {"forecaster": ("crps", "wql", "mase"), "detector": ("vus_pr", "found", "delay_s", "false_alarms")}
+Told: TypeAlias = tuple[dict[str, Any], Page]
+"""Metrics and a page about them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +105,26 @@ def statistical(past: History, horizon: int) -> rolling.Answer:
 
 
 @task(name="roll-models", cache_policy=NO_CACHE)
-async def roll(settings: Settings, history: str, tail: float, count: int) -> Rolled:
+async def roll(settings: Settings, history: str, tail: float, count: int) -> Told:
     """The champion, when there is one, and its peers over the history's tail."""
-    return await asyncio.to_thread(_roll, settings, history, tail, count)
+
+    def told() -> Told:
+        result = _roll(settings, history, tail, count)
+        return metrics(result), report(result)
+
+    return await asyncio.to_thread(told)
+
+
+@task(name="watch-history", cache_policy=NO_CACHE)
+async def watch(settings: Settings, history: str, labels: str, tail: float) -> Told:
+    """The detector that serves, when there is one, and its peers over the history's tail."""
+
+    def told() -> Told:
+        result = backtest_detectors.watched(settings, history, labels, tail)
+        figures = backtest_detectors.metrics(result)
+        return figures, backtest_detectors.report(result, figures)
+
+    return await asyncio.to_thread(told)
 
 
 def _roll(settings: Settings, file: str, tail: float, count: int) -> Rolled:
@@ -120,12 +143,9 @@ def _roll(settings: Settings, file: str, tail: float, count: int) -> Rolled:
     return rolled(settings, history, answers, tail=tail, count=count)
 
 
-@task(name="write-backtest", cache_policy=NO_CACHE)
-async def write(result: Rolled, out: str) -> dict[str, Any]:
-    """metrics.json and report.html in the folder ``out``; returns the metrics."""
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = {
+def metrics(result: Rolled) -> dict[str, Any]:
+    """The numbers by model, cohort and series."""
+    return {
         "series": len(result.history.keys),
         "origins": len(result.at),
         "quantiles": list(QUANTILES),
@@ -133,11 +153,38 @@ async def write(result: Rolled, out: str) -> dict[str, Any]:
         "cohorts": cohorts(result),
         "per_series": _per_series(result),
     }
-    text = json.dumps(metrics, indent=1)
+
+
+@task(name="write-backtest", cache_policy=NO_CACHE)
+async def write(settings: Settings, told: Told, out: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """metrics.json and report.html in the folder ``out``, and a run in MLflow where the registry is; returns the metrics."""
+    figures, page = told
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(figures, indent=1)
     (folder / "metrics.json").write_text(text, "utf-8")
-    report(result).save(folder / "report.html")
-    told: dict[str, Any] = json.loads(text)
-    return told
+    page.save(folder / "report.html")
+    if "://" in settings.predict.registry:
+        numbers = {
+            f"{name} {model}".replace(" ", "_"): value
+            for model, row in figures["models"].items()
+            for name, value in row.items()
+            if isinstance(value, float | int)
+        }
+        tables = {name: _flat(figures[name]) for name in ("cohorts", "kinds", "per_series") if figures.get(name)}
+        record = RunRecord(about, numbers, tables=tables, pages={"report": page.html()})
+        await asyncio.to_thread(log_run, settings.predict.registry, f"backtest {about['kind']}", record)
+    told_again: dict[str, Any] = json.loads(text)
+    return told_again
+
+
+def _flat(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each row and model."""
+    return [
+        {**{key: value for key, value in row.items() if key != "models"}, "model": model, **one}
+        for row in rows
+        for model, one in row["models"].items()
+    ]
 
 
 def _per_series(result: Rolled) -> list[dict[str, Any]]:
@@ -218,15 +265,23 @@ async def backtest(
     *,
     configs: Sequence[str] = ("configs",),
     flags: Sequence[str] = (),
+    kind: str = "forecaster",
+    labels: str = "",
     tail: float = TAIL,
     count: int = ORIGINS,
 ) -> dict[str, Any]:
-    """Roll the champion and its peers over the last ``tail`` of ``history`` (a file) from ``count`` origins.
+    """Roll the champion and its peers over the last ``tail`` of ``history`` (a file), forecasters from ``count`` origins.
 
-    ``settings`` wins over ``configs`` and ``flags``. Writes metrics.json and report.html to ``out`` and returns the metrics.
+    ``kind`` is ``forecaster`` or ``detector``; for the latter ``labels`` is a file of incidents, or ``ledger`` for those that
+    people confirmed. ``settings`` wins over ``configs`` and ``flags``. Writes metrics.json and report.html to ``out`` and
+    returns the metrics. Raises ConfigError.
     """
     known = settings_of(settings, configs, flags)
-    metrics = await write(await roll(known, history, tail, count), out)
-    rows = [{"model": name, **{k: round(m[k], 4) for k in ("crps", "mase", "wql")}} for name, m in metrics["models"].items()]
-    await acreate_table_artifact(key="forecastle-backtest", table=rows, description=f"{history}; report in {out}")
-    return metrics
+    if kind not in SHOWN_IN_PREFECT:
+        raise ConfigError(f"kind {kind!r}: is none of models; write {' or '.join(SHOWN_IN_PREFECT)}")
+    told = await (watch(known, history, labels, tail) if kind == "detector" else roll(known, history, tail, count))
+    figures = await write(known, told, out, {"kind": kind, "history": history, "labels": labels, "tail": tail})
+    rows = [{"model": name, **{k: one[k] for k in SHOWN_IN_PREFECT[kind]}} for name, one in figures["models"].items()]
+    rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    await acreate_table_artifact(key="forecastle-backtest", table=rounded, description=f"{history}; report in {out}")
+    return figures

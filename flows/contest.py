@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from flows.champion import admitted, stand_in
+from flows.findings import Findings, compared
 from flows.history import History
 from flows.leaderboard import CHALLENGER, CHAMPION, LAST, SEASONAL, Leaderboard, last_value, leaderboard
+from flows.opponents import opponents
 from flows.recipes import Recipe
 from flows.rolling import Answer
 from flows.tracking import RunRecord, log_run
-from flows.verdict import MAX_CHANGE, Findings, compared, opponents, rolled
 from forecastle.errors import ConfigError, ModelRefused, NotFound
 from forecastle.ports import Artifact
 from forecastle.predict.artifacts import sha256
@@ -98,23 +99,23 @@ def _against(
     name, kind = made.fitted.name, made.manifest.get("kind")
     candidate = Artifact(name, version, made.path, sha256(made.path), dict(made.manifest))
     try:
-        pair = opponents(settings, candidate, present) if kind == "forecaster" else None
+        both = opponents(settings, candidate, present)
     except ModelRefused as error:
         return Findings((str(error),))
-    if present is None or (kind == "forecaster" and pair is None):
+    if both is None:
         return Findings()
-    metric = "tail_pinball" if kind == "forecaster" else "tail_loss"
-    found = compared({metric: losses[0]}, {metric: losses[1]}, "on the frozen tail", settings.train.margin)
+    pinball = {"tail_pinball": losses[0]}, {"tail_pinball": losses[1]}
+    known = compared(*pinball, "on the frozen tail", settings.train.margin) if kind == "forecaster" else None
+    share = made.tail / made.history.values.shape[1]
+    try:
+        found = both.on(made.history, tail=share, where="on the frozen tail", found=known)
+    except ConfigError as error:
+        found = known or Findings()
+        found = replace(found, reasons=(*found.reasons, f"it cannot be compared with the champion: {error}"))
     if settings.train.shadow_h > 0:
         later = f"it waits for its shadow (train.shadow_h); after that: forecastle models promote {name} {version}"
         found = replace(found, reasons=(*found.reasons, later))
-    if pair is None:
-        return found
-    share = made.tail / made.history.values.shape[1]
-    try:
-        return rolled(settings, made.history, pair, MAX_CHANGE, tail=share, where="on the frozen tail", found=found)
-    except ConfigError as error:
-        return replace(found, reasons=(*found.reasons, f"it cannot be compared with the champion: {error}"))
+    return found
 
 
 def incumbent(store: Any, name: str, alias: str, manifest: Mapping[str, Any], cache: Path) -> Artifact | None:

@@ -16,7 +16,9 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.champion import champion
-from flows.verdict import MAX_CHANGE, Findings, judged
+from flows.findings import Findings
+from flows.opponents import MAX_CHANGE
+from flows.verdict import judged
 from forecastle.errors import ConfigError, ModelRefused, NotFound
 from forecastle.ports import Artifact, Registry
 from forecastle.runtime.workshop import registry, settings_of

@@ -49,7 +49,7 @@ def learn(artifact: Artifact, history: History, tail: int) -> dict[str, Choice]:
             changed = (made != values) & np.isfinite(values) & label[:, None]
             scores = _scores(scorer, keys, made, first - SPAN + 1)
             for c in np.flatnonzero(changed.any(axis=0)).tolist():
-                told = [rank_score(changed[first:, c], heard) for heard in _heard(scores[c], made[:, c], first)]
+                told = [rank_score(changed[first:, c], heard) for heard in spoken(scores[c], made[:, c], first)]
                 folds.setdefault(keys[c].metric, []).append(told)
     return {
         metric: choose(np.array(told), [PLAIN] * len(told), VOICES, OWN, "made-up anomalies")
@@ -86,8 +86,16 @@ def _scores(scorer: OnnxScorer, keys: Sequence[SeriesKey], values: Floats, start
     return np.ascontiguousarray(score.reshape(len(windows), len(keys)).T)
 
 
-def _heard(score: Floats32, values: Floats, first: int) -> list[Floats]:
-    """The scores of `VOICES` from slot ``first``, 0 where nothing was observed."""
-    spoken = [trailing(score[None, :], pair.smoothing)[0] for pair in VOICES if pair.scorer == PLAIN.scorer]
-    residual = trails.residual(trails.standardized(values, first), first)[first:]
-    return [np.nan_to_num(one).astype(np.float64) for one in (*spoken, np.where(np.isfinite(values[first:]), residual, 0.0))]
+def spoken(score: Floats32, values: Floats, first: int) -> list[Floats]:
+    """The scores float64[t - first] of each of `VOICES`, 0 where nothing was observed.
+
+    ``score`` float32[t - first + SPAN - 1] is the model's own, ``values`` float64[t] the series.
+    """
+    own = [trailing(score[None, :], pair.smoothing)[0] for pair in VOICES if pair.scorer == PLAIN.scorer]
+    return [np.nan_to_num(one).astype(np.float64) for one in (*own, residual(values, first))]
+
+
+def residual(values: Floats, first: int) -> Floats:
+    """The built-in residual float64[t - first] of ``values`` float64[t], fitted before slot ``first``; 0 in gaps."""
+    told = trails.residual(trails.standardized(values, first), first)[first:]
+    return np.where(np.isfinite(values[first:]), told, 0.0)

@@ -201,15 +201,22 @@ def pretrain(
 
 @app.command()
 def backtest(
+    *,
     history: Annotated[Path, typer.Option(help="long parquet of history")],
     out: Annotated[Path, typer.Option(help="folder for the report")] = Path("out/backtest"),
+    kind: Annotated[str, typer.Option(help="forecaster or detector")] = "forecaster",
+    labels: Annotated[str, typer.Option(help="of a detector: file of incidents, or 'ledger' for people's words")] = "",
     config: Config = DEFAULT_CONFIG,
     flag: Flags = DEFAULT_FLAGS,
 ) -> None:
-    """Roll the champion and its peers over history; errors and coverage by series and cohort; the flow of flows/backtest.py."""
+    """Roll the champion and its peers over history; errors by series and cohort, a detector's finds by kind of event.
+
+    The flow of flows/backtest.py.
+    """
     from forecastle.runtime.workshop import run_flow
 
-    metrics = run_flow("flows.backtest:backtest", settings_from(config, flag), history=str(history), out=str(out))
+    told = {"history": str(history), "out": str(out), "kind": kind, "labels": labels}
+    metrics = run_flow("flows.backtest:backtest", settings_from(config, flag), **told)
     show({name: told for name, told in metrics.items() if name != "per_series"})
 
 

@@ -449,6 +449,9 @@ class TrainSettings(Room):
     max_capacity_change: Positive = Field(
         0.25, description="share by which a candidate may change the replicas a workload is recommended on the same windows"
     )
+    max_alarm_change: Positive = Field(
+        1.0, description="share by which a candidate detector may alarm more often than the champion or `detect.budget`"
+    )
 
 
 class SiteSettings(Room):

@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.affiliation import affiliation
 from benchmarks.nab_score import best_score, nab_score, probation, sigmoid
-from benchmarks.vus import events, period, softened, vus_pr
+from flows.vus import events, period, softened, vus_pr
 
 REFERENCE = {
     (0, 0): 0.0332490692,

@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
 import tiny_models
 
-from flows.contest import Exported, Fitted, enter
+from flows.contest import Exported, Fitted, enter, measure
 from flows.history import History
 from flows.recipes import Recipe
 from forecastle.predict.registry import DirectoryRegistry
@@ -137,3 +137,27 @@ def test_a_champion_for_other_quantiles_gives_way(tmp_path: Path) -> None:
     row = arena.enter(9.0, 0.08)
     assert row["promoted"]
     assert "champion" not in row
+
+
+def test_a_detector_is_judged_in_training_by_the_rule_of_promote(tmp_path: Path) -> None:
+    arena = Arena(tmp_path)
+    detect = arena.settings.detect.model_copy(update={"look_back": 100, "warmup": 60, "season": 0})
+    arena.settings = arena.settings.model_copy(update={"detect": detect})
+    keys = tuple(SeriesKey("shop", name) for name in ("cpu", "rps"))
+    values = np.random.default_rng(0).normal(100, 1, (2, 400)).astype(np.float32)
+    history = History(keys, values, 400 * STEP, STEP)
+
+    def enter_detector(**options: float) -> dict[str, Any]:
+        path = tmp_path / "detector.onnx"
+        manifest = tiny_models.detector(path, **options)
+        fitted = Fitted("detector", lambda _: {}, Recipe("detector", "a:b", "c:d", {}))
+        made = Exported(fitted, path, manifest, measure("detector", history, 80), history, 80)
+        return enter(arena.settings, made, tmp_path / "cache")
+
+    first = enter_detector(gain=0.0)
+    assert first["promoted"], "nothing serves yet"
+    assert enter_detector()["promoted"], "it misses less than one that says nothing"
+    silent = enter_detector(gain=1e-9)
+    assert not silent["promoted"]
+    assert any("on the frozen tail it tells of none of " in reason for reason in silent["reasons"])
+    assert arena.store.resolve("detector", "champion") == "2"

@@ -22,7 +22,8 @@ from forecastle.errors import ConfigError, NotFound
 from forecastle.intake.publish import publish, read_samples
 from forecastle.predict.registry import DirectoryRegistry, MlflowRegistry
 from forecastle.runtime.broker import LocalBroker
-from forecastle.settings import IntakeSettings
+from forecastle.runtime.workshop import rollback
+from forecastle.settings import IntakeSettings, Settings
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 HERE = {"series": 2, "slots": 900, "end": 1_767_225_600_000}
@@ -339,13 +340,76 @@ def test_detectors_are_compared_by_what_was_published(shop: Shop) -> None:
     assert shop.promote(first, "detector")["promoted"]
     worse = shop.publish({"tail_loss": 1.5}, kind="detector", gain=2.0)
     assert "tail_loss 1.5" in shop.promote(worse, "detector")["reasons"][0]
+    note = "the change of alarms was not checked: the settings name no workloads, so no topics were read; give a history"
+    assert shop.promote(worse, "detector")["notes"] == (note,)
     history = drift(shop.folder / "history.parquet", 1.001)
-    assert "on the history's tail" in shop.promote(worse, "detector", history=history)["reasons"][0]
+    assert "missed" in shop.promote(worse, "detector", history=history)["reasons"][0]
     better = shop.publish({"tail_loss": 0.5}, kind="detector", gain=3.0)
     assert shop.promote(better, "detector")["promoted"]
     broken = shop.publish({"tail_loss": 0.1}, kind="detector", manifest={"channels": "many"})
     assert "manifest lacks" in shop.promote(broken, "detector", force=True)["reasons"][0]
     assert (shop.champion("detector"), shop.champion()) == (better, "1")
+
+
+def alike(shop: Shop, slots: int = 400, **train: float) -> str:
+    """A history of noise in which a change is news, short windows, and rules for promotion."""
+    names = [("shop", "cpu"), ("shop", "rps"), ("api", "cpu"), ("api", "rps")]
+    columns = {
+        "workload": [workload for workload, _ in names for _ in range(slots)],
+        "metric": [metric for _, metric in names for _ in range(slots)],
+        "timestamp": np.tile(HERE["end"] - 60_000 * np.arange(slots - 1, -1, -1), len(names)),
+        "value": np.random.default_rng(0).normal(100, 1, len(names) * slots),
+    }
+    path = shop.folder / "alike.parquet"
+    parquet.write_table(pa.table(columns), path)
+    shop.settings |= {"detect": {"look_back": 100, "warmup": 60, "season": 0}, "train": train}
+    shop.store.promote("detector", shop.publish({}, kind="detector", gain=0.0), "champion")
+    return str(path)
+
+
+def test_a_detector_that_finds_more_and_alarms_no_more_is_promoted_and_can_be_taken_back(shop: Shop) -> None:
+    history = alike(shop)
+    version = shop.publish({}, kind="detector")
+    decision = shop.promote(version, "detector", history=history)
+    assert decision["promoted"], decision
+    assert list(decision["errors"]) == ["missed", "alarms"], "a champion whose score is always 0 has no likelihood"
+    mine, theirs = decision["errors"]["missed"]
+    assert 0 < mine < theirs <= 1
+    assert rollback(Settings.model_validate(shop.settings), "detector") == (version, "1")
+    assert (shop.champion("detector"), shop.champion()) == ("1", "1")
+
+
+def test_a_detector_that_tells_of_nothing_is_refused_and_a_human_may_insist(shop: Shop) -> None:
+    history = alike(shop)
+    version = shop.publish({}, kind="detector", gain=1e-9)
+    refused = shop.promote(version, "detector", history=history)
+    assert not refused["promoted"]
+    assert any("on the history's tail it tells of none of " in reason for reason in refused["reasons"]), refused
+    assert shop.promote(version, "detector", history=history, force=True)["forced"]
+    assert shop.champion("detector") == version
+
+
+def test_a_detector_that_alarms_far_more_is_refused_with_the_figures(shop: Shop) -> None:
+    """It speaks of every value that is rather high, which one in forty is."""
+    history = alike(shop)
+    version = shop.publish({}, kind="detector", gain=1e4, above=101.9)
+    reasons = shop.promote(version, "detector", history=history)["reasons"]
+    told = [reason for reason in reasons if "alarms per series and day" in reason]
+    assert len(told) == 1, reasons
+    assert "the champion 0; at most 2 times the champion's or detect.budget (0.1)" in told[0]
+    shop.settings["train"] = {"max_alarm_change": 1e6, "margin": -9.0}
+    assert not any("per series and day" in one for one in shop.promote(version, "detector", history=history)["reasons"])
+
+
+@pytest.mark.parametrize(("hours_ago", "says"), [(1.5, "its shadow is 1.5 h long, of 2.0 h"), (2.5, "")])
+def test_a_detector_is_shadowed_too(shop: Shop, hours_ago: float, says: str) -> None:
+    history = alike(shop, 600, shadow_h=2.0)
+    trained = {**HERE, "end": HERE["end"] - int(hours_ago * 3_600_000), "tail": 0}
+    version = shop.publish({}, kind="detector", trained=trained, manifest={"step_ms": 60_000})
+    decision = shop.promote(version, "detector", history=history)
+    assert decision["promoted"] is (says == ""), decision
+    assert says in "".join(decision["reasons"])
+    assert ({"shadow_missed", "shadow_alarms"} <= set(decision["errors"])) is (says == "")
 
 
 def test_the_decision_is_kept_in_prefect_and_mlflow(tmp_path: Path) -> None:

@@ -47,14 +47,21 @@ def forecaster(
     }
 
 
-def detector(path: Path, *, gain: float = 1.0, look_back: int = 8, channels: int = 3) -> dict[str, Any]:
-    """Write score ``gain * |now - before|``, expected ``before``; returns the manifest."""
+def detector(
+    path: Path, *, gain: float = 1.0, look_back: int = 8, channels: int = 3, above: float | None = None
+) -> dict[str, Any]:
+    """Write score ``gain * |now - before|``, expected ``before``; returns the manifest.
+
+    With ``above`` the score is what ``now`` exceeds it by, times ``gain``.
+    """
     tensors = {"now_at": np.array(look_back - 1, np.int64), "before_at": np.array(look_back - 2, np.int64)}
+    tensors |= {} if above is None else {"above": np.array(above, np.float32)}
+    excess = [helper.make_node("Sub", ["now", "above"], ["over"]), helper.make_node("Relu", ["over"], ["size"])]
+    change = [helper.make_node("Sub", ["now", "expected"], ["gap"]), helper.make_node("Abs", ["gap"], ["size"])]
     nodes = [
         helper.make_node("Gather", ["values", "now_at"], ["now"], axis=1),
         helper.make_node("Gather", ["values", "before_at"], ["expected"], axis=1),
-        helper.make_node("Sub", ["now", "expected"], ["gap"]),
-        helper.make_node("Abs", ["gap"], ["size"]),
+        *(change if above is None else excess),
         helper.make_node("Mul", ["size", "gain"], ["score"]),
     ]
     inputs = {"values": (FLOAT, ["g", look_back, channels]), "mask": (FLOAT, ["g", look_back, channels])}

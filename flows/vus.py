@@ -29,7 +29,7 @@ def softened(label: Floats, width: int) -> Floats:
         soft[after] += np.sqrt(1 - (after - last) / width)
         before = np.arange(max(first - width // 2, 0), first)
         soft[before] += np.sqrt(1 - (first - before) / width)
-    return np.minimum(soft, 1.0)
+    return np.asarray(np.minimum(soft, 1.0))
 
 
 def vus_pr(label: npt.ArrayLike, score: npt.ArrayLike, window: int, thresholds: int = 250) -> float:
