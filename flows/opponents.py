@@ -28,6 +28,8 @@ MAX_CHANGE = 0.5
 Of detectors the share of their alarms that the other does not raise.
 """
 ORIGINS, SHOWN = 24, 5
+MOST_SLOTS = 1440
+"""Newest slots of a tail on which detectors, which see every one of them, are compared; a day of minutes."""
 CHANCE, FEW = 0.01, 10
 """Probability below which more alarms than allowed are no chance; alarms from which their disagreement is judged."""
 
@@ -132,7 +134,8 @@ class Detectors:
     def on(self, history: History, *, tail: float, where: str, found: Findings | None = None) -> Findings:
         """Anomalies missed by a margin, and bounds on the change of alarms: how many, and which."""
         settings, some = self.settings, alarms.sampled(history)
-        first, step_ms = alarms.tail_of(settings, some, tail), some.step_ms
+        share = min(tail, MOST_SLOTS / some.values.shape[1])
+        first, step_ms = alarms.tail_of(settings, some, share), some.step_ms
         changed, events = alarms.made_up(some, first)
         made = [watch(changed, first) for watch in self.watch]
         told = [alarms.alarms(settings, watch(some, first), (), step_ms) for watch in self.watch]
