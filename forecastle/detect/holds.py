@@ -56,6 +56,7 @@ _ROW = np.dtype(
         ("band", "f4", (2, 3)),
         ("half", "f4"),
         ("spread", "f4"),
+        ("before", "f4"),
         ("actual", "f4"),
         ("expected", "f4"),
         ("score", "f4"),
@@ -73,11 +74,13 @@ class Normal:
     """What n series did before. ``band`` float32[n, 2, 3]: 2%, median, 98% of the values, and of them less a season ago.
 
     NaN where too little is known; ``seasonal`` bool[n]: the season explains them. ``spread`` float32[n]: the usual range.
+    ``before`` float32[n]: the median just before the onset.
     """
 
     band: Floats32
     seasonal: Mask
     spread: Floats32
+    before: Floats32
 
 
 class Holds:
@@ -135,6 +138,8 @@ class Holds:
         away, known = self._away(windows, rows, state)
         ready = tick - state["since"] + 1 >= RECENT
         fresh = ready & away & known & ~state["held"]
+        drifted = fresh & (state["mode"] == _LEVEL) & ~_left(state)
+        away, fresh = away & ~drifted, fresh & ~drifted
         state["half"] = np.where(fresh, np.float32(_HALF) * (state["actual"] - state["expected"]), state["half"])
         state["held"] |= fresh
         self._rows[rows] = state
@@ -227,11 +232,14 @@ class Holds:
         state["since"], state["opened"], state["held"], state["half"] = since, self._tick, False, 0.0
         state["mode"] = [_MODES[a.kind] for a in said]
         state["band"], state["seasonal"], state["spread"] = normal.band, normal.seasonal, normal.spread
+        state["before"] = normal.before
         state["score"] = state["threshold"] = 0.0
         state["actual"] = state["expected"] = normal.band[:, _PLAIN, 1]
         state["lost"] = lost[rows]
-        self._rows[rows] = state
-        self._said |= {a.key: a for a in said}
+        slow = np.array([a.kind is AnomalyKind.TREND for a in said])
+        unsure = slow & np.isnan(normal.band[:, _SEASON, 1]) & bool(season)
+        self._rows[rows[~unsure]] = state[~unsure]
+        self._said |= {a.key: a for a, no in zip(said, unsure.tolist(), strict=True) if not no}
 
     def _away(self, windows: Windows, rows: Ints, state: _State) -> tuple[Mask, Mask]:
         """Who of ``rows`` is away from normal, both bool[k], and whether enough was observed; ``state`` is brought up."""
@@ -324,7 +332,15 @@ def usual(values: Floats32, mask: Mask, ago: Ints, look_back: int, season: int) 
         band[:, _SEASON], rest, paired = _spanned(np.where(both, past - before, 0.0), both)
         seasonal = (rest < _EXPLAINED * spread) & (2 * paired >= count) & (paired >= _LEAST)
     least = np.maximum(np.float32(0.02) * np.abs(band[:, _PLAIN, 1]), np.float32(1e-6))
-    return Normal(band, seasonal, np.fmax(spread, least).astype(np.float32))
+    edge = _median(past[:, -RECENT:], seen[:, -RECENT:])
+    edge = np.where(seen[:, -RECENT:].any(axis=1), edge, band[:, _PLAIN, 1])
+    return Normal(band, seasonal, np.fmax(spread, least).astype(np.float32), edge.astype(np.float32))
+
+
+def _left(state: _State) -> Mask:
+    """Whether a departure, bool[n], did not begin at the edge of the normal, where a cycle that is not known goes on."""
+    went, departure = state["actual"] - state["before"], state["actual"] - state["expected"]
+    return np.asarray(state["seasonal"] | (went * np.sign(departure) > _HALF * np.abs(departure)))
 
 
 def _taken(values: Floats32, mask: Mask, at: Ints) -> tuple[Floats32, Mask]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from detect_worlds import START, STEP, keys, windows
+from detect_worlds import START, STEP, daily, keys, windows
 
 from forecastle.detect.engine import Detection
 from forecastle.detect.foresight import ScoreRing
@@ -187,6 +187,23 @@ def test_a_spike_is_not_held():
     out = play((values, mask), range(ONSET + 40))
     assert of(out[ONSET], NOISY)
     assert not any("lasting" in a.evidence["families"] for told in out.values() for a in told.anomalies)
+
+
+def test_a_spike_on_the_flank_of_a_cycle_that_is_not_known_is_not_held():
+    values, mask = quiet()
+    mask[NOISY, : newest(-150)] = False
+    values[NOISY] += np.maximum(np.arange(SLOTS + TICKS) - newest(-150), 0) * 0.5
+    values[NOISY, newest(ONSET)] += 90
+    out = play((values, mask), range(ONSET + 40))
+    assert AnomalyKind.SPIKE in {a.kind for told in out.values() for a in of(told, NOISY)}
+    assert not any("lasting" in a.evidence["families"] for told in out.values() for a in of(told, NOISY))
+
+
+def test_a_trend_is_not_held_before_a_season_is_known():
+    young, engine = daily(20, 370), Detection(DetectSettings(warmup=10), STEP)
+    out = [engine.detect(windows(young[:, k : k + 300].copy(), end=START + k * STEP), None) for k in range(15)]
+    assert AnomalyKind.TREND in {a.kind for found in out for a in found}
+    assert not any("lasting" in a.evidence["families"] for found in out for a in found)
 
 
 # --- the parts ------------------------------------------------------------------------------------------------------
