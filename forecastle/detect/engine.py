@@ -86,7 +86,7 @@ class _Learned:
 class Detection:
     """Implements `forecastle.ports.Detector`. ``scorer`` adds a learned model's score to the built-in detectors.
 
-    ``lenience`` tells, for a tick, by what people's words multiply a series' thresholds, and ``dismissed``, asked after it, when
+    ``lenience`` tells, for a tick, by what people's words multiply a series' thresholds, and ``dismissed``, asked next, when
     they called its incident none (`forecastle.detect.feedback`); ``occasions`` what was announced of a series
     (`forecastle.detect.occasions`).
     """
