@@ -194,6 +194,13 @@ class DetectSettings(Room):
     )
     group_s: Positive = Field(600.0, description="seconds within which anomalies of one workload are one incident")
     close_s: Positive = Field(900.0, description="quiet seconds after which an incident closes")
+    adopt_s: float = Field(
+        43_200.0,
+        gt=0,
+        le=604_800,
+        description="seconds that a departure is held against what was normal before, and not learned; then its level is the "
+        "new normal and the incident may close: a night without anybody at hand; a restart replays as much more of the log",
+    )
     topology: dict[str, tuple[str, ...]] = Field(
         {},
         description="workload to the workloads it calls: trouble is traced along it to where it began, and incidents of one "

@@ -1,8 +1,8 @@
 """All series, one tick: every detector over the whole fleet at once, one budget, at most one typed anomaly a series.
 
 The detectors are functions of the window; what they remember besides (the trailing scores of the forecast and of the
-model, and whom they need not judge, see `calm`) is a ring of `RING` ticks. So a verdict is a function of a finite past, and
-a worker that replays it repeats it.
+model, and whom they need not judge, see `calm`) is a ring of `RING` ticks, and which departures last (`holds`), for at most
+`detect.adopt_s`. So a verdict is a function of a finite past, and a worker that replays it repeats it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from forecastle.detect.causes import departures
 from forecastle.detect.columns import LAGS, Columns, columns
 from forecastle.detect.floors import Floors
 from forecastle.detect.foresight import ScoreRing, normal_scores, take_rows
+from forecastle.detect.holds import NAMED, Holds
 from forecastle.detect.maintenance import Maintenance
 from forecastle.detect.moves import Found
 from forecastle.detect.rhythms import rhythm
@@ -56,6 +57,23 @@ class _Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kept:
+    """What was ``measured`` beside what may be learned; slots under maintenance, and all that are ``unlearned``."""
+
+    measured: Windows
+    covered: Mask | None
+    unlearned: Mask | None
+
+    def observed(self, c: Columns, part: Ints) -> Columns:
+        """``c`` of the rows ``part`` with all slots that were measured: what is not learned has not failed to come."""
+        if self.unlearned is self.covered:
+            return c
+        length = c.y.shape[1]
+        values = self.measured.values[part, -length:]
+        return replace(c, seen=self.measured.mask[part, -length:] & np.isfinite(values))
+
+
+@dataclass(frozen=True, slots=True)
 class _Learned:
     """A score of the whole fleet with its thresholds; ``expected`` is NaN where the model does not say."""
 
@@ -68,8 +86,9 @@ class _Learned:
 class Detection:
     """Implements `forecastle.ports.Detector`. ``scorer`` adds a learned model's score to the built-in detectors.
 
-    ``lenience`` tells, for a tick, by what people's words multiply a series' thresholds (`forecastle.detect.feedback`),
-    ``occasions`` what was announced of a series (`forecastle.detect.occasions`).
+    ``lenience`` tells, for a tick, by what people's words multiply a series' thresholds, and ``dismissed``, asked next, when
+    they called its incident none (`forecastle.detect.feedback`); ``occasions`` what was announced of a series
+    (`forecastle.detect.occasions`).
     """
 
     def __init__(self, settings: DetectSettings, step_ms: int, scorer: Scorer | None = None) -> None:
@@ -80,9 +99,11 @@ class Detection:
         self.look_back = settings.look_back
         self.lenience: Callable[[int], Mapping[SeriesKey, float]] = lambda _tick: {}
         self.occasions: occasions.Known = occasions.unknown
+        self.dismissed: Callable[[int], Mapping[SeriesKey, int]] = lambda _tick: {}
         self.name = "built-in" if scorer is None else f"built-in+{scorer.name}"
         self._rate = alarm_rate(settings.budget, step_ms, _FAMILIES)
         self._norms, self._floors, self._works = calm.Norms(), Floors(settings), Maintenance(settings.maintenance)
+        self._holds = Holds(settings, step_ms)
         self._rings = {"forecast": ScoreRing(RING), "model": ScoreRing(RING)}
         self._pool = ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="detect")
 
@@ -101,7 +122,13 @@ class Detection:
         covered = self._works.covered(windows)
         if covered is not None:
             windows = replace(windows, mask=windows.mask & ~covered)
-        learned = [self._learned("forecast", windows, self._forecast_scores(windows, forecasts, covered))]
+        measured, holds = windows, self._holds
+        holds.follow(measured, self.dismissed(windows.end))
+        hidden = holds.hidden(measured)
+        if hidden is not None:
+            windows = replace(windows, mask=windows.mask & ~hidden)
+        unlearned = covered if hidden is None else hidden if covered is None else covered | hidden
+        learned = [self._learned("forecast", windows, self._forecast_scores(windows, forecasts, covered, hidden))]
         if self.scorer is not None:
             learned.append(self._learned("model", windows, self.scorer.score(windows)))
         tick = windows.end // self.step_ms
@@ -112,40 +139,45 @@ class Detection:
         others = _chunks(np.flatnonzero(~asked), _LOOKED_AT)
         for rows, near in zip(others, self._pool.map(lambda rows: self._near(windows, rows, lenience), others), strict=True):
             asked[rows] = near
+        silent = ~measured.mask[:, -calm.LEAST_GAP :].any(axis=1)
+        asked &= ~holds.named | silent
         if covered is not None:
             asked &= ~covered[:, -1]
         judged = list(
             self._pool.map(
-                lambda rows: self._judge(windows, rows, due, lenience, covered), _chunks(np.flatnonzero(asked), _CHUNK)
+                lambda rows: self._judge(windows, rows, due, lenience, _Kept(measured, covered, unlearned)),
+                _chunks(np.flatnonzero(asked), _CHUNK),
             )
         )
         lost = np.zeros(len(windows), np.bool_)
         for chunk in judged:
             lost[chunk.rows] = _lost(chunk)
-        shares = lost_shares(windows, lost)
+        shares = lost_shares(windows, lost | holds.lost)
         anomalies: list[Anomaly] = []
         for chunk in judged:
             chunk.found += [_effective(item, chunk.rows, chunk.columns, self.settings.min_effect) for item in learned]
             self._floors.strike(chunk.found, windows, chunk.rows, chunk.columns)
             occasions.strike(chunk.found, windows, chunk.rows, chunk.columns, self.occasions, season=self.settings.season)
             anomalies += self._anomalies(windows, chunk, shares)
-        return tuple(anomalies)
+        holds.hear(anomalies, windows, lost)
+        mute = None if covered is None else covered[:, -1]
+        return (*anomalies, *holds.lasting({anomaly.key for anomaly in anomalies}, mute, shares))
 
     def _near(self, windows: Windows, rows: Ints, lenience: Floats32) -> Mask:
         if windows.values.shape[1] < calm.LEAST:
             return np.ones(len(rows), np.bool_)
         return self._norms.near(windows, rows, lenience[rows])
 
-    def _judge(self, windows: Windows, part: Ints, due: Mask, lenience: Floats32, covered: Mask | None) -> _Judged:
-        settings, floor = self.settings, self.settings.min_effect
-        c = columns(windows, part, settings, covered=covered)
+    def _judge(self, windows: Windows, part: Ints, due: Mask, lenience: Floats32, kept: _Kept) -> _Judged:
+        settings, floor, covered = self.settings, self.settings.min_effect, kept.covered
+        c = columns(windows, part, settings, covered=kept.unlearned)
         c.lenience[:] = lenience[part]
         weights = moves.autoregression(c)
         error = moves.residuals(c, weights)
         shift, means = _season_ago(windows, part, c, settings.season)
         trend, drifting = drifts.trend(c, floor, means)
         found = [
-            drifts.dropout(c, windows.late[part], calm.LEAST_GAP, settings.min_coverage),
+            drifts.dropout(kept.observed(c, part), windows.late[part], calm.LEAST_GAP, settings.min_coverage),
             drifts.flat_line(c, self._rate),
             moves.level(c, self._rate, floor, shift),
             moves.surprise(c, error, self._rate, floor),
@@ -160,15 +192,18 @@ class Detection:
             norms = calm.norms(c, turn, weights, found, self._rate)
             norms[drifting[turn]] = np.nan
             self._norms.keep(part[turn], windows.end // self.step_ms, norms, c.seen[turn, -1])
-        memory = habits.Memory(windows, settings, self._rate, covered)
+        memory = habits.Memory(windows, settings, self._rate, kept.unlearned)
         clocked = np.flatnonzero(self._norms.turn(windows.end // self.step_ms)[part])
         rhythms = rhythm(windows, part, c, clocked, settings.season)
-        return _Judged(part, c, [*habits.news(found, error, c, memory, part), rhythms])
+        news = [*habits.news(found, error, c, memory, part), rhythms]
+        for one in news[1:]:
+            one.fired[self._holds.named[part]] = False
+        return _Judged(part, c, news)
 
     def _forecast_scores(
-        self, windows: Windows, forecasts: Forecasts | None, covered: Mask | None
+        self, windows: Windows, forecasts: Forecasts | None, covered: Mask | None, hidden: Mask | None
     ) -> tuple[Floats32, Floats32]:
-        """Normal scores, NaN where the slots just before were under maintenance: the forecast may have seen them."""
+        """Normal scores, NaN where the slots just before were under maintenance, or a departure: the forecast has seen them."""
         n = len(windows)
         if forecasts is None or forecasts.issued_at + forecasts.step_ms != windows.end:
             return np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
@@ -179,13 +214,17 @@ class Detection:
         score = np.where(windows.mask[:, -1], np.abs(score), np.nan).astype(np.float32)
         if covered is not None:
             score[covered[:, -1 - LAGS :].any(axis=1)] = np.nan
+        if hidden is not None:
+            score[hidden[:, -NAMED:].any(axis=1)] = np.nan
         return score, first[:, first.shape[1] // 2]
 
     def _learned(self, name: str, windows: Windows, answer: tuple[Floats32, Floats32]) -> _Learned:
         """Threshold of a score from its own trailing ring, never under the normal law's."""
         score, expected = answer
         tick = windows.end // self.step_ms
-        history, newest = self._rings[name].history(windows.keys, tick), score
+        history = self._rings[name].history(windows.keys, tick)
+        self._rings[name].forget(self._holds.fresh, self._holds.ages(self._holds.fresh))
+        newest = np.where(self._holds.held, np.float32(np.nan), score)
         if name == "model" and self.voices.choices:
             order = np.arange(tick - RING + 1, tick) % RING
             history, score = self.voices.speak(windows.keys, history[:, order], score)

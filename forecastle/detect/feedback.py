@@ -30,12 +30,22 @@ class Verdict:
 
 def lenience(verdicts: Iterable[Verdict]) -> dict[SeriesKey, float]:
     """By what each series' thresholds are multiplied, in [`LEAST`, `MOST`]. Of one incident only the last word counts."""
+    factors: dict[SeriesKey, float] = {}
+    for verdict in _last(verdicts):
+        for key in verdict.series:
+            factors[key] = min(max(factors.get(key, 1.0) * (REAL if verdict.real else FALSE), LEAST), MOST)
+    return factors
+
+
+def dismissed(verdicts: Iterable[Verdict]) -> dict[SeriesKey, int]:
+    """When an incident of each series was last called none (ms), by the last word on it: what was held of it is learned."""
+    return {key: verdict.at for verdict in _last(verdicts) if not verdict.real for key in verdict.series}
+
+
+def _last(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The last word on each incident, oldest first."""
     last: dict[str, Verdict] = {}
     for verdict in sorted(verdicts, key=lambda v: v.at):
         last.pop(verdict.incident, None)
         last[verdict.incident] = verdict
-    factors: dict[SeriesKey, float] = {}
-    for verdict in last.values():
-        for key in verdict.series:
-            factors[key] = min(max(factors.get(key, 1.0) * (REAL if verdict.real else FALSE), LEAST), MOST)
-    return factors
+    return list(last.values())

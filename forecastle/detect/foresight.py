@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtri
 
-from forecastle.types import Floats, Floats32, SeriesKey
+from forecastle.types import Floats, Floats32, Ints, SeriesKey
 
 _STEEP = 40.0
 
@@ -39,6 +39,16 @@ class ScoreRing:
     def put(self, tick: int, scores: Floats32) -> None:
         """Remember ``scores`` float32[n] of ``tick``, rows as in the last `history`."""
         self._scores[:, tick % self.length] = scores
+
+    def forget(self, rows: Ints, slots: Ints) -> None:
+        """What ``rows`` of the last `history` scored in the newest ``slots`` int[k], this tick's included, is unknown."""
+        if not len(rows) or self._tick is None:
+            return
+        ago = np.arange(min(int(slots.max()), self.length))
+        column = (self._tick - ago) % self.length
+        kept = self._scores[np.ix_(rows, column)]
+        kept[ago < slots[:, None]] = np.nan
+        self._scores[np.ix_(rows, column)] = kept
 
     def _follow(self, keys: tuple[SeriesKey, ...]) -> None:
         if keys is self._keys:

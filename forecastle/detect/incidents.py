@@ -42,6 +42,7 @@ _GROUPS = {
     "model": "model",
     "ramp": "history",
     "excursion": "history",
+    "lasting": "history",
     "trend": "trend",
     "flat": "silence",
     "dropout": "silence",
@@ -248,7 +249,8 @@ class IncidentBook:
         text = f"{class_}{lead.key.metric} {lead.kind.value.replace('_', ' ')}"
         if actual is not None and expected is not None:
             text += f": {actual:.6g} where {expected:.6g} was expected"
-        return text
+        adopted = max((a.evidence.get("adopted_s", 0) for a in anomalies), default=0)
+        return text + (f"; not back after {adopted / 3600:.3g} h: taken for the new normal" if adopted else "")
 
 
 def _largest(signs: Sequence[Sign]) -> list[Sign]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from forecastle.detect.feedback import Verdict, lenience
+from forecastle.detect.feedback import Verdict, dismissed, lenience
 from forecastle.errors import Denied, NotFound, StoreUnavailable
 from forecastle.ledger.store import SqlLedger
 from forecastle.runtime.loop import Turned
@@ -137,6 +137,11 @@ class Words:
             self._verdicts += [Verdict(e.body["id"], e.body["real"], e.at, _series(e.body)) for e in reversed(found)]
             self._factors = lenience(self._verdicts)
         return self._factors
+
+    def dismissed(self, tick: int) -> Mapping[SeriesKey, int]:
+        """When people last called an incident of each series none (ms), as far as `lenience` at ``tick`` (ms) has read."""
+        until = tick - self._step_ms
+        return dismissed(v for v in self._verdicts if v.at < until)
 
 
 def write_labels(ledger: SqlLedger, out: Path) -> int:

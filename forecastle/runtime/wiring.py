@@ -53,7 +53,9 @@ def furnish(settings: Settings, *, intake: Intake | None = None, adapters: Mappi
     book = IncidentBook(settings.detect, stock.workloads, Rollouts(ledger, stock.pools).before)
     act = executor(settings, ledger, opened, stock, at)
     detectors = detection(settings, step_ms)
-    detectors.lenience, detectors.occasions = Words(ledger, step_ms).lenience, announced(stock.workloads)
+    words = Words(ledger, step_ms)
+    detectors.lenience, detectors.dismissed = words.lenience, words.dismissed
+    detectors.occasions = announced(stock.workloads)
     rooms = Rooms(
         intake=intake or KafkaIntake(settings.intake, WallClock()),
         store=WindowStore(settings.window),
@@ -83,10 +85,11 @@ def furnish(settings: Settings, *, intake: Intake | None = None, adapters: Mappi
 def memory_ticks(settings: Settings) -> int:
     """Past ticks that a decision still depends on, which a restart has to repeat.
 
-    Calibration shapes forecasts, trailing scores of forecasts set the detectors' thresholds, and anomalies keep incidents open:
-    each memory begins where the one before it is complete. Drift, which decides nothing, is told as if nothing had ended.
+    Calibration shapes forecasts, trailing scores of forecasts set the detectors' thresholds, anomalies begin what lasts for
+    `detect.adopt_s` at most, and keep incidents open: each memory begins where the one before it is complete. Drift, which
+    decides nothing, is told as if nothing had ended.
     """
-    quiet_s = max(settings.detect.group_s, settings.detect.close_s)
+    quiet_s = max(settings.detect.group_s, settings.detect.close_s) + settings.detect.adopt_s
     chain = settings.predict.coverage_window + RING + 1 + math.ceil(quiet_s / settings.window.step_s)
     return max(chain, settings.detect.look_back, drift.memory(settings.predict))
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from detect_worlds import STEP, daily, keys, windows
 
 from forecastle.detect.engine import Detection
-from forecastle.detect.feedback import FALSE, LEAST, MOST, REAL, Verdict, lenience
+from forecastle.detect.feedback import FALSE, LEAST, MOST, REAL, Verdict, dismissed, lenience
 from forecastle.settings import DetectSettings
 from forecastle.types import Anomaly, AnomalyKind, SeriesKey
 
@@ -74,6 +74,16 @@ def test_words_multiply_within_bounds(words: list[bool], factor: float) -> None:
 def test_the_last_word_on_an_incident_replaces_the_earlier() -> None:
     words = [Verdict("i", False, 1, frozenset({A})), Verdict("i", True, 2, frozenset({A, B}))]
     assert lenience(words) == {A: REAL, B: REAL}
+
+
+def test_an_incident_is_dismissed_by_the_last_word_on_it() -> None:
+    words = [
+        Verdict("i", False, 1, frozenset({A})),
+        Verdict("j", False, 3, frozenset({A, B})),
+        Verdict("j", True, 4, frozenset({B})),
+    ]
+    assert dismissed(words[:2]) == {A: 3, B: 3}
+    assert dismissed(words) == {A: 1}
 
 
 def test_only_the_series_of_the_incident_are_concerned() -> None:

@@ -148,6 +148,16 @@ def test_a_word_waits_for_a_tick_that_nobody_has_decided(ledger: SqlLedger) -> N
     assert words.lenience(START + 2 * STEP) == {LATENCY: 1.25}
 
 
+def test_a_dismissal_is_heard_with_the_words_and_not_before(ledger: SqlLedger) -> None:
+    judged(ledger, False)
+    words = Words(ledger, STEP)
+    heard = []
+    for tick in (START + STEP, START + 2 * STEP, START + STEP):
+        words.lenience(tick)
+        heard.append(dict(words.dismissed(tick)))
+    assert heard == [{}, {LATENCY: START}, {}]
+
+
 def test_words_add_up_as_they_come(ledger: SqlLedger, clock: EventClock) -> None:
     words, seen = Words(ledger, STEP), []
     for i in range(6):

@@ -113,10 +113,11 @@ def test_event_time_never_goes_back() -> None:
 
 
 def test_memory_reaches_as_far_as_the_longest_chain(configure: Callable[..., Settings]) -> None:
-    short = {"group_s": 60, "close_s": 60, "look_back": 30, "warmup": 10}
-    assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short)) == 20 + RING + 1 + 1
-    assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short | {"close_s": 150})) == 20 + RING + 1 + 3
+    short = {"group_s": 60, "close_s": 60, "look_back": 30, "warmup": 10, "adopt_s": 60}
+    assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short)) == 20 + RING + 1 + 2
+    assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short | {"close_s": 150})) == 20 + RING + 1 + 4
     assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short | {"look_back": 500})) == 500
+    assert memory_ticks(configure(predict={"coverage_window": 20}, detect=short | {"adopt_s": 1800})) == 20 + RING + 1 + 31
     watched = {"model": "forecaster", "coverage_window": 20, "horizon": 10, "drift_window": 100, "drift_hold": 40}
     assert memory_ticks(configure(predict=watched, detect=short)) == 10 + 100 + 50 + 3 * 40, "a model's drift is as it was"
 

@@ -75,7 +75,16 @@ def settings(playbook: int, mode: str, budget: float | None) -> Settings:
         {
             "window": {"look_back": 40, "lateness_s": 0, "stale_s": STALE_S, "flat_slots": 10},
             "predict": {"model": "", "season": 40, "horizon": 8, "coverage_window": 12},
-            "detect": {"model": "", "look_back": 24, "warmup": 8, "season": 0, "budget": 200, "group_s": 180, "close_s": 180},
+            "detect": {
+                "model": "",
+                "look_back": 24,
+                "warmup": 8,
+                "season": 0,
+                "budget": 200,
+                "group_s": 180,
+                "close_s": 180,
+                "adopt_s": 600,
+            },
             "decide": {"plan_ttl_s": 150, "heal_settle_s": 60},
             "guards": {
                 "step_down_s": 120,
