@@ -195,11 +195,12 @@ class DetectSettings(Room):
     group_s: Positive = Field(600.0, description="seconds within which anomalies of one workload are one incident")
     close_s: Positive = Field(900.0, description="quiet seconds after which an incident closes")
     adopt_s: float = Field(
-        43_200.0,
+        18_000.0,
         gt=0,
         le=604_800,
         description="seconds that a departure is held against what was normal before, and not learned; then its level is the "
-        "new normal and the incident may close: a night without anybody at hand; a restart replays as much more of the log",
+        "new normal and the incident may close; a restart replays as much of the log, with the other defaults at no cost up "
+        "to 5.7 hours",
     )
     topology: dict[str, tuple[str, ...]] = Field(
         {},
