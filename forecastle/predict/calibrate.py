@@ -26,7 +26,7 @@ PER_DOUBLING = 4
 FACTORS = 2.0 ** (np.arange(-6, 17) / PER_DOUBLING)
 """Ends of the bins, and so the stretches there are: 0.35 to 16."""
 APART = 5.0
-"""Steps of horizon by which neighbouring scores count as one less: some series' errors outlast the horizon, some do not a tick."""
+"""Steps of horizon by which neighbouring scores count as one less: some errors outlast the horizon, some do not a tick."""
 DOUBT = 2.0
 """Scores at which a factor counts half: this many a step of horizon, since forecasts overlap, and for four steps more."""
 FLOOR = 0.01
@@ -123,16 +123,18 @@ class Calibrator:
     def _factor(self, counts: np.ndarray) -> Floats32:
         """The factor beyond which a `TAIL` of all scores lies, were they and the next one drawn alike.
 
-        Of n scores the k-th largest is surpassed with the chance k / (n + 1). Of the m in its bin, they are taken to lie evenly:
-        the j-th from the top at (j - 1/2) / m of the way down. Scores whose forecasts overlap count as fewer.
+        Of n scores the k-th largest is surpassed with the chance k / (n + 1). The m in its bin are taken to lie evenly: the
+        j-th from the top at (j - 1/2) / m of the way down. Scores whose forecasts overlap count as fewer.
         """
         total = self._counts[:, :, 1:].sum(axis=2, dtype=np.int32)
-        above = counts[:, :, ::-1].cumsum(axis=2, dtype=np.int32)[:, :, ::-1]
+        within = counts.cumsum(axis=2, dtype=np.int32)
+        side = within[:, :, -1]
         apart = 1 + (self.anchors - 1) / APART
         allowed = np.maximum(TAIL * (total + apart), apart) - apart / 2
-        choice = (above[:, :, 1:] > np.floor(allowed).astype(np.int32)[:, :, None]).sum(axis=2)
-        inside, onward = (np.take_along_axis(part, choice[:, :, None], axis=2)[:, :, 0] for part in (counts, above))
-        down = np.clip((allowed - (onward - inside)) / np.maximum(inside, 1), 0, 1) * (choice > 0)
+        choice = (within[:, :, :-1] < (side - allowed.astype(np.int32))[:, :, None]).sum(axis=2, dtype=np.int8)[:, :, None]
+        inside, reached = (np.take_along_axis(part, choice, axis=2)[:, :, 0] for part in (counts, within))
+        choice = choice[:, :, 0]
+        down = np.clip((allowed - (side - reached)) / np.maximum(inside, 1), 0, 1) * (choice > 0)
         known, doubt = total**1.5, (DOUBT * (4 + self.anchors)) ** 1.5
         log = (np.log2(FACTORS)[choice] - down / PER_DOUBLING) * (known / (known + doubt))
         steps = np.arange(1, self._horizon + 1)
