@@ -6,6 +6,7 @@ factor that covers all but a tenth is what the next forecast is stretched by. Sc
 calibration, so that the state is a function of the last ticks alone and a restart that repeats them finds it again.
 
 Factors are counted in bins as scores enter and leave: a tick costs one addition and one subtraction per series and horizon.
+Inside a bin the factor is read off in proportion: its upper end would be up to a fifth too wide, always to the same side.
 After Vovk et al., "Algorithmic Learning in a Random World" (2005), and, for the sliding window, Gibbs and Candes, "Adaptive
 Conformal Inference Under Distribution Shift" (2021).
 """
@@ -21,8 +22,11 @@ from forecastle.types import Floats, Floats32, Ints, Mask, SeriesKey, Windows
 
 TAIL = 0.1
 """Share of outcomes that may lie beyond the reference quantile, on either side."""
-FACTORS = 2.0 ** (np.arange(-2, 17) / 4)
-"""Stretches to choose from: 0.7 to 16. Spread that was too wide is narrowed little, since overlapping forecasts say less."""
+PER_DOUBLING = 4
+FACTORS = 2.0 ** (np.arange(-6, 17) / PER_DOUBLING)
+"""Ends of the bins, and so the stretches there are: 0.35 to 16."""
+APART = 5.0
+"""Steps of horizon by which neighbouring scores count as one less: some errors outlast the horizon, some do not a tick."""
 DOUBT = 2.0
 """Scores at which a factor counts half: this many a step of horizon, since forecasts overlap, and for four steps more."""
 FLOOR = 0.01
@@ -117,12 +121,22 @@ class Calibrator:
         return reach
 
     def _factor(self, counts: np.ndarray) -> Floats32:
-        """The smallest factor beyond which at most a `TAIL` of all scores lies, as conformal prediction counts them."""
+        """The factor beyond which a `TAIL` of all scores lies, were they and the next one drawn alike.
+
+        Of n scores the k-th largest is surpassed with the chance k / (n + 1). The m in its bin are taken to lie evenly: the
+        j-th from the top at (j - 1/2) / m of the way down. Scores whose forecasts overlap count as fewer.
+        """
         total = self._counts[:, :, 1:].sum(axis=2, dtype=np.int32)
-        above = counts[:, :, ::-1].cumsum(axis=2, dtype=np.int32)[:, :, ::-1]
-        allowed = np.maximum(np.floor(TAIL * (total + 1) - 1 + 1e-9), 0)[:, :, None]
-        choice = np.minimum((above[:, :, 1:] > allowed).sum(axis=2), _BINS - 1)
-        log = np.log2(FACTORS)[choice] * (total / (total + DOUBT * (4 + self.anchors)))
+        within = counts.cumsum(axis=2, dtype=np.int32)
+        side = within[:, :, -1]
+        apart = 1 + (self.anchors - 1) / APART
+        allowed = np.maximum(TAIL * (total + apart), apart) - apart / 2
+        choice = (within[:, :, :-1] < (side - allowed.astype(np.int32))[:, :, None]).sum(axis=2, dtype=np.int8)[:, :, None]
+        inside, reached = (np.take_along_axis(part, choice, axis=2)[:, :, 0] for part in (counts, within))
+        choice = choice[:, :, 0]
+        down = np.clip((allowed - (side - reached)) / np.maximum(inside, 1), 0, 1) * (choice > 0)
+        known, doubt = total**1.5, (DOUBT * (4 + self.anchors)) ** 1.5
+        log = (np.log2(FACTORS)[choice] - down / PER_DOUBLING) * (known / (known + doubt))
         steps = np.arange(1, self._horizon + 1)
         right = np.clip(np.searchsorted(self.anchors, steps), 1, len(self.anchors) - 1) if len(self.anchors) > 1 else 0 * steps
         left = np.maximum(right - 1, 0)

@@ -58,6 +58,21 @@ def test_coverage_is_restored_when_spread_was_too_small(believed):
     assert covered >= before - 0.03
 
 
+@pytest.mark.parametrize("believed", [6.0, 8.0, 10.0, 12.5, 20.0])
+def test_coverage_is_neither_less_nor_more_than_promised_wherever_in_a_bin_the_factor_lies(believed):
+    answer = last(fresh(), world(rows=400, sigma=10), claimed(400, believed))[:, 0]
+    future = world(rows=400, sigma=10, seed=9)
+    assert (future > answer[:, HIGH, None]).mean() == pytest.approx(0.1, abs=0.015)
+    assert (future < answer[:, LOW, None]).mean() == pytest.approx(0.1, abs=0.015)
+
+
+def test_scores_of_far_steps_count_as_fewer_and_leave_more_room():
+    answer = last(fresh(), world(rows=400, sigma=10), claimed(400, 10.0))
+    width = (answer[:, :, HIGH] - answer[:, :, LOW]).mean(axis=0)
+    assert width[-1] > 1.03 * width[0]
+    assert width[-1] < 1.2 * width[0]
+
+
 def test_spread_that_was_too_wide_narrows_no_further_than_the_least_factor():
     answer = last(fresh(), world(sigma=1), claimed(50, 50.0))
     width = (answer[:, 0, HIGH] - answer[:, 0, LOW]) / (2 * 1.282 * 50)

@@ -60,9 +60,7 @@ def test_coverage_reaches_its_level_after_errors_grow_or_shrink(before: float, a
     values = drifting(lambda tick: before if tick < 250 else after)
     answers = served(values)
     for ticks in (range(150, 249), range(250 + WINDOW, 518)):
-        assert 0.77 < covered(values, answers, ticks)[0] < 0.87, (
-            "stretches are chosen from a grid, rounded up: never too narrow"
-        )
+        assert 0.77 < covered(values, answers, ticks)[0] < 0.83
 
 
 def test_right_after_errors_grew_coverage_is_lost_and_right_after_they_shrank_there_is_too_much() -> None:
@@ -76,7 +74,7 @@ def test_errors_that_grow_steadily_are_followed() -> None:
     inside, _, _ = covered(values, served(values), range(200, 518))
     fixed, _, _ = covered(values, np.tile(raw(ROWS, 1), (520, 1, 1, 1)), range(200, 518))
     assert fixed < 0.5
-    assert inside > 0.7
+    assert inside > 0.65, "half a window behind: errors are a fifth larger than they were"
 
 
 @pytest.mark.parametrize("lean", [25.0, -25.0])
