@@ -80,15 +80,20 @@ def read_known(manifest: Mapping[str, Any]) -> tuple[Foreknown, ...]:
 
 
 class Almanac:
-    """Fills ``known`` for the series of ``loads``, on slots of ``step_ms``; a series of no workload is told nothing.
+    """Fills ``known`` for the demand series of ``loads``, on slots of ``step_ms``; any other series is told nothing.
+
+    A factor is that of the demand: what a campaign does to a workload's latency nobody planned.
 
     Not for several threads at once: it keeps the columns that it made last.
     """
 
     def __init__(self, loads: Iterable[Workload], step_ms: int) -> None:
         self._step_ms = step_ms
-        self._calendars: dict[str, Calendar] = {
-            load.name: (load.events, load.holidays) for load in loads if load.events or load.holidays is not None
+        self._calendars: dict[SeriesKey, Calendar] = {
+            demand.key: (load.events, load.holidays)
+            for load in loads
+            if load.events or load.holidays is not None
+            for demand in load.demands
         }
         self._kept: _Kept | None = None
 
@@ -126,7 +131,7 @@ class Almanac:
 
     def _measured(self, keys: Sequence[SeriesKey], start: int, end: int, seen: Mask) -> Iterator[Occasion]:
         for key, row in zip(keys, seen, strict=True):
-            calendar = self._calendars.get(key.workload)
+            calendar = self._calendars.get(key)
             for one in occasions(*calendar, start, end) if calendar else ():
                 first, last = (one.event.start - start) // self._step_ms, -((start - one.event.end) // self._step_ms)
                 if first >= 0 and last <= len(row) and row[first:last].mean() >= SEEN:
@@ -141,14 +146,14 @@ class Almanac:
             told = [one for one in occasions(*calendar, start, end) if answered(one, known)]
             row[:] = columns(told, names, start, self._step_ms, slots)
         place = {calendar: 1 + i for i, calendar in enumerate(distinct)}
-        return _Kept(known, start, self._step_ms, table, {name: place[one] for name, one in self._calendars.items()})
+        return _Kept(known, start, self._step_ms, table, {key: place[one] for key, one in self._calendars.items()})
 
 
 class _Kept:
-    """Columns ``table`` float32[calendars, slots, k] from ``start`` (ms) on, and the row of each workload that has any."""
+    """Columns ``table`` float32[calendars, slots, k] from ``start`` (ms) on, and the row of each series that has any."""
 
     def __init__(
-        self, known: tuple[Foreknown, ...], start: int, step_ms: int, table: Floats32, place: Mapping[str, int]
+        self, known: tuple[Foreknown, ...], start: int, step_ms: int, table: Floats32, place: Mapping[SeriesKey, int]
     ) -> None:
         self.known, self.start, self.step_ms, self.table, self.place = known, start, step_ms, table, place
         self._keys: tuple[SeriesKey, ...] = ()
@@ -168,7 +173,7 @@ class _Kept:
 
     def index(self, keys: Sequence[SeriesKey]) -> Ints:
         """Row of each series."""
-        return np.fromiter((self.place.get(key.workload, 0) for key in keys), np.int64, len(keys))
+        return np.fromiter((self.place.get(key, 0) for key in keys), np.int64, len(keys))
 
 
 class _Rows:

@@ -17,7 +17,7 @@ import numpy as np
 
 from forecastle.ports import Forecaster
 from forecastle.predict.known import KNOWN, Almanac
-from forecastle.types import Event, Floats, Forecasts, SeriesKey, Windows, Workload
+from forecastle.types import Demand, Event, Floats, Forecasts, SeriesKey, Windows, Workload
 
 Make: TypeAlias = Callable[[], Forecaster]
 STEP_MS = 60_000
@@ -51,7 +51,8 @@ def occasions(step_ms: int = STEP_MS) -> Almanac:
         events = tuple(
             Event(f"event {k}", END + at * step_ms, END + (at + 8) * step_ms, factor) for k, (at, factor) in enumerate(starts)
         )
-        loads.append(Workload(f"workload-{i:02d}", (), (), events=events))
+        name = f"workload-{i:02d}"
+        loads.append(Workload(name, (Demand(SeriesKey(name, "requests"), 1.0),), (), events=events))
     return Almanac(loads, step_ms)
 
 

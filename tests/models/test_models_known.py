@@ -19,7 +19,7 @@ from forecastle.predict.artifacts import sha256
 from forecastle.predict.known import Almanac
 from forecastle.predict.naive import QUANTILES
 from forecastle.predict.onnx import OnnxForecaster
-from forecastle.types import Event, Floats, Holidays, SeriesKey, Windows, Workload
+from forecastle.types import Demand, Event, Floats, Holidays, SeriesKey, Windows, Workload
 from models.leave import FEATURES
 from models.patch_mixer import PatchMixer, build, export, train
 from models.pinball import pinball_score
@@ -75,7 +75,7 @@ class Fleet:
             Event("sale", int(s), int(s) + HOUR * int(n), float(f))
             for s, n, f in zip(starts, rng.integers(3, 7, 8), rng.choice([1.5, 2.0, 3.0], 8), strict=True)
         )
-        return Workload(f"w{i}", (), (), events=events, holidays=Holidays(country, zone))
+        return Workload(f"w{i}", (Demand(SeriesKey(f"w{i}", "rps"), 1.0),), (), events=events, holidays=Holidays(country, zone))
 
     def trained(self, **parameters: Any) -> PatchMixer:
         """On all but the last 30 days."""

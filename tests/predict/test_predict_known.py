@@ -23,7 +23,7 @@ from forecastle.predict.naive import QUANTILES
 from forecastle.predict.onnx import OnnxForecaster
 from forecastle.settings import PredictSettings
 from forecastle.testing.check_forecaster import check_forecaster, occasions
-from forecastle.types import Event, Foreknown, Holidays, SeriesKey, Window, Workload
+from forecastle.types import Demand, Event, Foreknown, Holidays, SeriesKey, Window, Workload
 
 sys.path.insert(0, str(Path(__file__).parent))
 import forecaster_worlds as worlds
@@ -42,7 +42,7 @@ def key(name: str, metric: str = "m", **labels: str) -> SeriesKey:
 
 
 def workload(name: str, *events: Event, holidays: Holidays | None = None) -> Workload:
-    return Workload(name, (), (), events=events, holidays=holidays)
+    return Workload(name, (Demand(key(name), 1.0),), (), events=events, holidays=holidays)
 
 
 def event(start: int, slots: int, factor: float, step: int = worlds.STEP) -> Event:
@@ -99,6 +99,12 @@ def test_a_series_of_no_workload_is_told_nothing_and_equal_calendars_are_kept_on
     assert not stranger.any()
     assert a.any()
     assert not np.array_equal(a, d)
+
+
+def test_what_is_no_demand_is_told_nothing() -> None:
+    almanac = Almanac([workload("a", event(2, 3, 2.0))], worlds.STEP)
+    keys = (key("a"), key("a", "latency"), key("a", pod="a-1"))
+    assert almanac.at(BOTH, keys, worlds.END, 10, 6).told.tolist() == [True, False, False]
 
 
 def test_batch_stream_and_training_are_the_same_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
