@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -55,9 +55,11 @@ def plan(names: Sequence[str]) -> list[dict[str, str | int]]:
     return [{"name": name, "look_back": FEATURES[name].look_back} for name in names]
 
 
-def plan_hash(names: Sequence[str]) -> str:
-    """Hash of the plan: it changes with a name, the order or a look-back. 16 hex digits."""
-    return hashlib.sha256(json.dumps(plan(names), sort_keys=True).encode()).hexdigest()[:16]
+def plan_hash(names: Sequence[str], known: Sequence[str] = (), static: Sequence[str] = ()) -> str:
+    """Hash of the plan: it changes with a name, the order, a look-back or a column told beside the window. 16 hex digits."""
+    told: list[Any] = [*plan(names)]
+    told += [{"name": name, "kind": kind} for kind, more in (("known", known), ("static", static)) for name in more]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def rolled(one: Feature, values: Floats32, mask: Mask, end_minute: Ints) -> Floats32:

@@ -8,6 +8,7 @@ from forecastle.errors import NotFound
 from forecastle.ports import Artifact, Registry
 from forecastle.predict.naive import QUANTILES, naive
 from forecastle.predict.onnx import OnnxForecaster
+from forecastle.runtime.inventory import almanac
 from forecastle.settings import Settings
 from forecastle.types import Floats32, Windows
 
@@ -15,7 +16,7 @@ from forecastle.types import Floats32, Windows
 def admitted(settings: Settings, artifact: Artifact) -> OnnxForecaster:
     """The forecaster after the worker's own admission. Raises ModelRefused."""
     step_ms, horizon = round(settings.window.step_s * 1000), settings.predict.horizon
-    return OnnxForecaster(artifact, step_ms=step_ms, horizon=horizon, quantiles=QUANTILES)
+    return OnnxForecaster(artifact, step_ms=step_ms, horizon=horizon, quantiles=QUANTILES, almanac=almanac(settings))
 
 
 def champion(settings: Settings, registry: Registry, name: str) -> Artifact | None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from flows.beside import of_manifest
 from flows.champion import admitted, stand_in
 from flows.findings import Findings, compared
 from flows.history import History
@@ -20,8 +21,10 @@ from flows.tracking import RunRecord, log_run
 from forecastle.errors import ConfigError, ModelRefused, NotFound
 from forecastle.ports import Artifact
 from forecastle.predict.artifacts import sha256
+from forecastle.predict.known import Almanac
 from forecastle.runtime.workshop import registry
 from forecastle.settings import Settings
+from forecastle.types import Foreknown
 from models.tail import detector_metrics, forecaster_metrics
 
 log = logging.getLogger(__name__)
@@ -32,7 +35,8 @@ Measure: TypeAlias = Callable[[Path, Mapping[str, Any]], tuple[float, dict[str, 
 class Fitted:
     """A trained model in memory: ``write`` exports it to a path and returns its manifest.
 
-    ``rivals`` are rows about the configurations that were trained beside it.
+    ``rivals`` are rows about the configurations that were trained beside it. ``known`` is what it has learned of its known
+    inputs.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Fitted:
     metrics: Mapping[str, float] = field(default_factory=dict)
     curve: Sequence[tuple[int, float, float]] = ()
     rivals: Sequence[Mapping[str, Any]] = ()
+    known: tuple[Foreknown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +150,16 @@ def _board(settings: Settings, made: Exported, champion: Artifact | None) -> Lea
         return None
 
 
-def measure(kind: str, history: History, tail: int) -> Measure:
+def measure(kind: str, history: History, tail: int, almanac: Almanac) -> Measure:
     """How models of ``kind`` (forecaster, detector) are measured on the last ``tail`` slots."""
-    return partial({"forecaster": _forecaster, "detector": _detector}[kind], history, tail)
+    return partial(_detector, history, tail) if kind == "detector" else partial(_forecaster, history, tail, almanac)
 
 
-def _forecaster(history: History, tail: int, path: Path, manifest: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
-    metrics = forecaster_metrics(path, manifest, history.values, history.end // 60_000, tail)
+def _forecaster(
+    history: History, tail: int, almanac: Almanac, path: Path, manifest: Mapping[str, Any]
+) -> tuple[float, dict[str, float]]:
+    told = of_manifest(almanac, manifest, history)
+    metrics = forecaster_metrics(path, manifest, history.values, history.end // 60_000, tail, **told)
     return metrics["tail_pinball"], metrics
 
 

@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ class Training:
     """One configuration and what it learns from: ``values`` float32[n, t] that end at ``end_minute``, ``weights`` [n].
 
     ``train`` is the import string of a trainer, see docs/how-to/add-a-model.md; one that takes a ``checkpoint`` goes on from
-    that file when it was killed.
+    that file when it was killed. ``told`` is what a trainer that takes ``known`` or ``static`` is given of them, see
+    `flows.beside`.
     """
 
     train: str
@@ -36,6 +37,7 @@ class Training:
     weights: Sequence[float]
     deadline_s: float | None
     checkpoint: Path
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def train_one(given: Training) -> Trained:
         deadline_s=given.deadline_s,
         weights=list(given.weights),
         **resumable,
+        **given.told,
     )
     return Trained(given.parameters, module, metrics)
 

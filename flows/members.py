@@ -20,6 +20,7 @@ from forecastle.errors import ConfigError
 from forecastle.ports import Artifact
 from forecastle.predict.artifacts import sha256
 from forecastle.predict.batch.panel import forward
+from forecastle.predict.known import Almanac
 from forecastle.predict.members import Member, Members
 from forecastle.predict.onnx import OnnxForecaster
 from forecastle.types import Floats, Floats32, Mask, Windows
@@ -64,15 +65,23 @@ class MemberRules:
 
 
 def learn(
-    path: Path, manifest: Mapping[str, Any], history: History, *, demand: Sequence[bool], season: int, rules: MemberRules
+    path: Path,
+    manifest: Mapping[str, Any],
+    history: History,
+    *,
+    demand: Sequence[bool],
+    season: int,
+    rules: MemberRules,
+    almanac: Almanac | None = None,
 ) -> list[dict[str, Any]]:
     """What the manifest of the model at ``path`` is to say about members, learned from ``history``; may be empty.
 
-    ``demand`` tells which series are the fleet's demand; ``season`` is in slots, 0 for none.
+    ``demand`` tells which series are the fleet's demand; ``season`` is in slots, 0 for none. ``almanac`` is for a network that
+    takes known inputs.
     """
     horizon, levels = int(manifest["horizon"]), tuple(float(q) for q in manifest["quantiles"])
     artifact = Artifact(str(manifest["name"]), "", path, sha256(path), dict(manifest))
-    network = OnnxForecaster(artifact, step_ms=history.step_ms, horizon=horizon, quantiles=levels)
+    network = OnnxForecaster(artifact, step_ms=history.step_ms, horizon=horizon, quantiles=levels, almanac=almanac)
     length = history.values.shape[1]
     tail = HELD_OUT * max(1 - network.look_back / 4 / length, 0.5)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import voices
+from flows.beside import beside, foreseen
 from flows.contest import Exported, Fitted, enter, measure
 from flows.fan_out import Training, best, table, train_all
 from flows.history import History, gridded, read_measured
@@ -33,7 +34,8 @@ from forecastle.detect.voices import CHOICES
 from forecastle.errors import Transient
 from forecastle.ports import Artifact
 from forecastle.predict.artifacts import sha256
-from forecastle.runtime.inventory import resolve
+from forecastle.predict.known import Almanac
+from forecastle.runtime.inventory import almanac, resolve
 from forecastle.runtime.workshop import registry, settings_of
 from forecastle.settings import Settings, TrainSettings
 from forecastle.types import SeriesKey
@@ -92,24 +94,38 @@ def _incidents(settings: Settings, where: str) -> tuple[IncidentSpan, ...]:
 
 @task(name="fit-forecaster", cache_policy=NO_CACHE)
 async def fit_forecaster(
-    name: str, made: Recipe, history: History, demand: Sequence[bool], *, deadline_s: float | None, rules: TrainSettings
+    name: str,
+    made: Recipe,
+    history: History,
+    demand: Sequence[bool],
+    almanac: Almanac,
+    *,
+    deadline_s: float | None,
+    rules: TrainSettings,
 ) -> Fitted:
-    """Train on all series; the demand series, when known, are half of what it sees. The best of its variants is kept."""
+    """Train on all series; the demand series, when known, are half of what it sees. The best of its variants is kept.
+
+    Where its parameters ask for it, it is told of the occasions in ``almanac``.
+    """
     share = sum(demand)
     weight = (len(demand) - share) / share if 0 < share < len(demand) / 2 else 1.0
     weights, rivals = [weight if one else 1.0 for one in demand], made.rivals(rules.fan_out)
+    learned = [foreseen(almanac, one, history) for one in rivals]
+    told = [
+        beside(almanac, known, one.get("static", ()), history, one.get("look_back", 0))
+        for one, known in zip(rivals, learned, strict=True)
+    ]
+    data = history.values, history.end // 60_000, weights, deadline_s
     trainings = [
-        Training(
-            made.train, one, history.values, history.end // 60_000, weights, deadline_s, Path(rules.work) / f"{name}-{i}.npz"
-        )
-        for i, one in enumerate(rivals)
+        Training(made.train, one, *data, Path(rules.work) / f"{name}-{i}.npz", told[i]) for i, one in enumerate(rivals)
     ]
     trained = await asyncio.to_thread(train_all, trainings, at_once=rules.fan_out, executor=rules.executor)
     won = best(trained)
     write = partial(resolve(made.export), won.module, cfg=won.parameters)
     metrics = {k: float(v) for k, v in won.metrics.items() if k != "curve"}
-    told = table(trained) if len(trained) > 1 else ()
-    return Fitted(name, write, replace(made, parameters=won.parameters), metrics, won.metrics.get("curve", ()), told)
+    rows = table(trained) if len(trained) > 1 else ()
+    known = next(known for known, one in zip(learned, trained, strict=True) if one is won)
+    return Fitted(name, write, replace(made, parameters=won.parameters), metrics, won.metrics.get("curve", ()), rows, known)
 
 
 @task(name="fit-detector", cache_policy=NO_CACHE)
@@ -123,12 +139,12 @@ async def fit_detector(name: str, made: Recipe, history: History, deadline_s: fl
 
 @task(name="export", cache_policy=NO_CACHE)
 async def export(
-    fitted: Fitted, folder: Path, whole: History, tail: int, lesson: Lesson, *, demand: Sequence[bool] = ()
+    fitted: Fitted, folder: Path, whole: History, tail: int, lesson: Lesson, *, almanac: Almanac, demand: Sequence[bool] = ()
 ) -> Exported:
     """Write the ONNX file; refuse it unless it answers as the trained module does. Raises ModelRefused.
 
     Where the recipe asks for statistical members, the manifest lists the series that they take over; a detector's says how it
-    is to be heard for each metric.
+    is to be heard for each metric. What a model has learned of its known inputs is there too.
     """
     path = folder / fitted.name / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,9 +162,11 @@ async def export(
     }
     created = datetime.now(UTC).isoformat(timespec="seconds")
     told = {"created": created, "step_ms": history.step_ms, **manifest, "name": fitted.name, "train": trained}
+    if fitted.known:
+        told["known"] = [asdict(one) for one in fitted.known]
     if fitted.recipe.members is not None:
         season = int(fitted.recipe.parameters.get("season", 0))
-        ask = partial(learn, demand=demand, season=season, rules=fitted.recipe.members)
+        ask = partial(learn, demand=demand, season=season, rules=fitted.recipe.members, almanac=almanac)
         told["members"] = await asyncio.to_thread(ask, path, told, history)
     metrics = {**lesson.quality.metrics(), "incidents_hidden": lesson.hidden}
     tables: dict[str, Table] = {"quality": lesson.quality.table()}
@@ -157,7 +175,7 @@ async def export(
         choices = await asyncio.to_thread(voices.learn, artifact, whole, tail)
         told[CHOICES] = selector.told(choices)
         tables["voices"], metrics = voices.table(choices), {**metrics, **voices.metrics(choices)}
-    judge = measure(told["kind"], whole, tail)
+    judge = measure(told["kind"], whole, tail, almanac)
     return Exported(fitted, path, told, judge, whole, tail, metrics, tables)
 
 
@@ -208,7 +226,7 @@ async def train(
     lesson = await load_history(chosen, history, without, incidents, _need(recipes))
     get_run_logger().info("history: %s; incidents hide %.1f %%", lesson.quality.text(), 100 * lesson.hidden)
     tail = max(round(TAIL * lesson.history.values.shape[1]), 2)
-    rows: dict[str, dict[str, Any]] = {}
+    rows, beforehand = dict[str, dict[str, Any]](), almanac(chosen)
     with tempfile.TemporaryDirectory(prefix="forecastle-train-") as folder:
         for file, made in recipes.items():
             share = DETECTOR_SHARE if file == "detector" else 1 - DETECTOR_SHARE * ("detector" in recipes)
@@ -218,10 +236,10 @@ async def train(
             demand = _demand(chosen, whole.keys)
             if file == "forecaster":
                 rules = chosen.train
-                fitted = await fit_forecaster(makers[file], made, seen, demand, deadline_s=deadline_s, rules=rules)
+                fitted = await fit_forecaster(makers[file], made, seen, demand, beforehand, deadline_s=deadline_s, rules=rules)
             else:
                 fitted = await fit_detector(makers[file], made, seen, deadline_s)
-            exported = await export(fitted, Path(folder), whole, tail, lesson, demand=demand)
+            exported = await export(fitted, Path(folder), whole, tail, lesson, almanac=beforehand, demand=demand)
             row = rows[makers[file]] = await register(chosen, exported, Path(folder) / "champions")
             get_run_logger().info("%s: %s", makers[file], row)
             for told in (*row["reasons"], *row["notes"]):

@@ -186,11 +186,21 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreknown:
+    """An input known beforehand that a model takes, and the range of its values that the model has learned from; 0: nothing."""
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Forecasts:
     """One `Forecast` for each of n series: ``values`` float32[n, h, q], non-decreasing along q, finite.
 
     ``model`` names what answered (``name@digest``); ``fallback`` bool[n] marks the rows that the seasonal-naive stand-in
-    answered, and ``notes`` says why. ``drift`` is what is looked for of it while a model serves.
+    answered, and ``notes`` says why. ``drift`` is what is looked for of it while a model serves. ``known`` are the inputs
+    by which the model was told of the future, in all rows but the stand-in's: see `forecastle.occasions.answered`.
     """
 
     keys: tuple[SeriesKey, ...]
@@ -202,6 +212,7 @@ class Forecasts:
     fallback: Mask
     notes: tuple[str, ...] = ()
     drift: tuple[Drift, ...] = ()
+    known: tuple[Foreknown, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

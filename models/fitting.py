@@ -19,7 +19,7 @@ from forecastle.errors import ConfigError
 from models.checkpoint import TrainingState, fingerprint, moments, restore, save, set_moments
 from models.forecaster_config import ForecasterConfig
 from models.pinball import pinball
-from models.windows import Batch, Panel, hide
+from models.windows import Batch, Panel, hide, untold
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
@@ -105,7 +105,8 @@ class _Run:
         panel = self.panel
         self.path = path
         told = asdict(self.cfg) | {"step_ms": panel.step_ms}
-        self.belongs_to = fingerprint(told, panel.table, panel.end_minute, panel.weight)
+        more = [part for part in (panel.known, panel.calendar, panel.static) if part is not None]
+        self.belongs_to = fingerprint(told, panel.table, panel.end_minute, panel.weight, *more)
         state = restore(path, self.belongs_to)
         if state is None:
             return
@@ -157,6 +158,7 @@ class _Run:
     def _learn(self) -> float:
         self.model.train()
         batch = hide(self.panel.draw(self.rng, self.cfg.batch, self.between), self.rng, self.cfg.drop)
+        batch = untold(batch, self.rng, self.cfg.known_drop)
         loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -179,10 +181,11 @@ class _Run:
             return float(self._loss(self.held))
 
     def _loss(self, batch: Batch) -> Tensor:
-        values, mask, minutes, target, scale = (torch.from_numpy(part).to(self.where) for part in batch)
+        shown = {name: torch.from_numpy(part).to(self.where) for name, part in batch.inputs.items()}
+        target, scale = (torch.from_numpy(part).to(self.where) for part in (batch.target, batch.scale))
         known = torch.isfinite(target)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.where.type == "cuda" and self.cfg.mixed):
-            answer = self.model(values, mask, minutes)
+            answer = self.model(**shown)
         loss = pinball(answer.float(), torch.where(known, target, 0.0), self.levels)
         sized = loss / scale.unsqueeze(1)
         calm = torch.where(sized > _ROBUST, _ROBUST * (1 + (sized.clamp(min=_ROBUST) / _ROBUST).log()), sized)

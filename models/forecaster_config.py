@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from forecastle.errors import ConfigError
+from forecastle.predict.known import check_columns
 
 _COUNTS = (
     *("step_ms", "look_back", "horizon", "recent", "patch", "coarse", "coarse_patch", "width", "hidden", "steps", "batch"),
@@ -26,6 +27,8 @@ class ForecasterConfig:
     as means of ``coarse`` slots in patches of ``coarse_patch``. ``validation`` is the share of time held out to stop early,
     ``drop`` the share of windows in which slots are hidden. ``mixed`` runs the network in bfloat16 on a GPU. ``init`` is a
     file of weights that training starts from, see `models.weights`; '' starts from random ones.
+    ``known`` names the inputs known beforehand that the network takes and ``static`` the conditions on a series' key, see
+    `forecastle.predict.known`; ``known_drop`` is the share of windows that are told neither.
     """
 
     name: str = "forecaster"
@@ -54,6 +57,9 @@ class ForecasterConfig:
     seed: int = 0
     mixed: bool = False
     init: str = ""
+    known: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+    known_drop: float = 0.1
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be built."""
@@ -66,8 +72,6 @@ class ForecasterConfig:
         bad = [name for name in _NOT_NEGATIVE if not 0 <= getattr(self, name) < math.inf]
         if bad:
             raise ConfigError(f"forecaster: {', '.join(bad)} must be at least 0 and finite")
-        if not 0 <= self.drop <= 1:
-            raise ConfigError(f"forecaster: drop {self.drop} must be a share within [0, 1]")
         if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles or not self._inside():
             raise ConfigError(f"forecaster: quantiles {list(self.quantiles)} must rise within (0, 1) and hold 0.5")
         if self.recent % self.patch or self.recent > self.look_back:
@@ -80,8 +84,15 @@ class ForecasterConfig:
                 f"forecaster: season {self.season} must be at least horizon + smooth and less than look_back - smooth "
                 f"= {self.look_back - self.smooth}; 0 does without"
             )
+        self._check_shares()
+        check_columns(self.known, self.static)
+
+    def _check_shares(self) -> None:
         if not 0 < self.validation < 0.5:
             raise ConfigError(f"forecaster: validation {self.validation} must be within (0, 0.5)")
+        for name in ("drop", "known_drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"forecaster: {name} {getattr(self, name)} must be a share within [0, 1]")
 
     def _inside(self) -> bool:
         return self.quantiles[0] > 0 and self.quantiles[-1] < 1
@@ -97,6 +108,10 @@ class ForecasterConfig:
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
+    if default == ():
+        if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+            return tuple(value)
+        raise ConfigError(f"forecaster: {name} is {value!r}; write a list of words")
     if isinstance(default, tuple):
         if isinstance(value, list | tuple) and value and all(isinstance(v, int | float) for v in value):
             return tuple(float(v) for v in value)

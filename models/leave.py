@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from torch import Tensor, nn
 
 from features import plan, plan_hash
 from forecastle.errors import ModelRefused
+from forecastle.predict.trial import inputs_of
+from forecastle.types import Foreknown
 from models.forecaster_config import ForecasterConfig
 
-INPUTS = ("values", "mask", "end_minute")
 FEATURES = ("level", "day_phase", "week_day")
 TOLERANCE = 1e-4
 FLOOR = 1e-12
 """Answers below are 0 in any unit."""
-Example = tuple[Tensor, Tensor, Tensor]
+Example = tuple[Tensor, ...]
 
 
 def export_forecaster(module: nn.Module, path: Path, cfg: ForecasterConfig) -> dict[str, Any]:
@@ -30,17 +32,18 @@ def export_forecaster(module: nn.Module, path: Path, cfg: ForecasterConfig) -> d
     and the window's largest value, is not finite, or crosses.
     """
     module = module.cpu().eval()
-    batch = {0: torch.export.Dim.DYNAMIC}
+    batch, inputs = {0: torch.export.Dim.DYNAMIC}, inputs_of(asdict(cfg))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's exporter uses what torch deprecates
         program = torch.onnx.export(
             module,
             _plain(3, 0, cfg),
             dynamo=True,
-            dynamic_shapes=(batch, batch, batch),
+            kwargs=_more(3, 0, cfg),
+            dynamic_shapes=dict.fromkeys(inputs, batch),
             opset_version=18,
             verbose=False,
-            input_names=list(INPUTS),
+            input_names=inputs,
             output_names=["quantiles"],
         )
     if program is None:
@@ -54,10 +57,12 @@ def export_forecaster(module: nn.Module, path: Path, cfg: ForecasterConfig) -> d
         "horizon": cfg.horizon,
         "step_ms": cfg.step_ms,
         "quantiles": list(cfg.quantiles),
-        "inputs": list(INPUTS),
+        "inputs": inputs,
         "outputs": ["quantiles"],
         "features": [one["name"] for one in plan(FEATURES)],
-        "feature_hash": plan_hash(FEATURES),
+        "feature_hash": plan_hash(FEATURES, cfg.known, cfg.static),
+        **({"known": [asdict(Foreknown(name)) for name in cfg.known]} if cfg.known else {}),
+        **({"static": list(cfg.static)} if cfg.static else {}),
         "parity": parity(module, path, cfg),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "train": {},
@@ -70,10 +75,12 @@ def parity(module: nn.Module, path: Path, cfg: ForecasterConfig) -> float:
 
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
+    names = inputs_of(asdict(cfg))
     for example in (*(_plain(n, n, cfg) for n in (1, 2, 7, 256)), _hostile(cfg)):
+        shown = (*example, *_more(len(example[0]), len(example[0]), cfg).values())
         with torch.no_grad():
-            want = module(*example).numpy()
-        got = session.run(None, {name: part.numpy() for name, part in zip(INPUTS, example, strict=True)})[0]
+            want = module(*shown).numpy()
+        got = session.run(None, {name: part.numpy() for name, part in zip(names, shown, strict=True)})[0]
         if not np.isfinite(got).all() or (np.diff(got, axis=2) < 0).any():
             raise ModelRefused(f"{path}: answers are not finite or cross; train again, or with a smaller learning rate")
         size = (example[0] * example[1]).abs().amax(1).numpy()[:, None, None]
@@ -92,6 +99,17 @@ def _plain(size: int, seed: int, cfg: ForecasterConfig) -> Example:
     mask = rng.random((size, cfg.look_back)) > 0.05
     minutes = rng.integers(0, 40_000_000, size)
     return _tensors(values, mask, minutes)
+
+
+def _more(size: int, seed: int, cfg: ForecasterConfig) -> dict[str, Tensor]:
+    """What a model is told beside the windows, where it asks for it: in every third window nothing, in the last too much."""
+    rng = np.random.default_rng([seed, 1])
+    busy = (np.arange(size) % 3 < 2)[:, None]
+    length = cfg.look_back + cfg.horizon
+    known = busy[:, :, None] * np.where(rng.random((size, length, len(cfg.known))) < 0.2, rng.normal(0, 1, (size, 1, 1)), 0)
+    known[-1] *= 1e3
+    told = {"known": known, "static": busy * (rng.random((size, len(cfg.static))) < 0.5)}
+    return {name: torch.from_numpy(part.astype(np.float32)) for name, part in told.items() if part.shape[-1]}
 
 
 def _hostile(cfg: ForecasterConfig) -> Example:

@@ -27,6 +27,8 @@ __all__ = ["DEFAULTS", "PatchMixer", "build", "calendar", "export", "train"]
 
 _TINY, _HUGE = 1e-20, 3e38
 _CLIP = 40.0
+_EFFECT = 5.0
+"""Largest logarithm of what an occasion may multiply demand by: 148 times."""
 CALENDAR_WIDTH = 11
 
 
@@ -58,10 +60,53 @@ class Mixer(nn.Module):
         return mixed
 
 
+class Told(nn.Module):
+    """What is known beforehand, by a few weights that begin at 0 and have no bias: an input of 0 changes nothing.
+
+    A column acts by its positive and by its negative part, k columns as 2k. One effect for all series is taken out of the
+    window and put on the steps ahead; what is particular to a series follows from the hidden state.
+    """
+
+    def __init__(self, cfg: ForecasterConfig) -> None:
+        super().__init__()
+        columns, self.cfg = 2 * len(cfg.known), cfg
+        self.effect = nn.Linear(columns, 1, bias=False)
+        self.about = nn.Linear(2 * columns, cfg.width, bias=False)
+        self.own = nn.Linear(cfg.hidden, columns)
+        self.doubt = nn.Linear(columns, len(cfg.quantiles), bias=False)
+        for weights in self.parameters():
+            nn.init.zeros_(weights)
+
+    def parts(self, values: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Positive and negative parts in the window [n, L, 2k] and ahead of it [n, horizon, 2k]; 0 where nothing is told."""
+        cfg = self.cfg
+        if known is None:
+            known = values.new_zeros(len(values), cfg.look_back + cfg.horizon, len(cfg.known))
+        both = torch.cat([known.clamp(0.0, _EFFECT), (-known).clamp(0.0, _EFFECT)], dim=2)
+        return both[:, : cfg.look_back], both[:, cfg.look_back :]
+
+    def in_window(self, past: Tensor) -> Tensor:
+        """By what factor the window's slots were multiplied [n, L]."""
+        factor: Tensor = self.effect(past).squeeze(2).clamp(-_EFFECT, _EFFECT).exp()
+        return factor
+
+    def to_come(self, ahead: Tensor, hidden: Tensor) -> Tensor:
+        """By what factor the steps ahead will be [n, horizon]."""
+        own = (ahead * self.own(hidden).unsqueeze(1)).sum(2)
+        factor: Tensor = (self.effect(ahead).squeeze(2) + own).clamp(-_EFFECT, _EFFECT).exp()
+        return factor
+
+    def token(self, past: Tensor, ahead: Tensor) -> Tensor:
+        """[n, width], added to what is said about the window as a whole."""
+        token: Tensor = self.about(torch.cat([past[:, -self.cfg.recent :].mean(1), ahead.mean(1)], dim=1))
+        return token
+
+
 class PatchMixer(nn.Module):
     """``values`` and ``mask`` float32[n, L] and ``end_minute`` int64[n] -> quantiles float32[n, horizon, q] in raw units.
 
     Mask 1 is observed; what lies under 0 is never read. Quantiles do not cross; they are non-negative where the window is.
+    Where the configuration asks for them, ``known`` float32[n, L + horizon, k] and ``static`` float32[n, s] follow.
     """
 
     weights: Tensor
@@ -85,6 +130,10 @@ class PatchMixer(nn.Module):
         self.head = nn.Linear(cfg.hidden, horizon * len(cfg.quantiles))
         self.skip = nn.Linear(cfg.recent, horizon, bias=False)
         self._start()
+        self.told = Told(cfg) if cfg.known else None
+        self.traits = nn.Linear(len(cfg.static), width, bias=False) if cfg.static else None
+        if self.traits is not None:
+            nn.init.zeros_(self.traits.weight)
 
     def _start(self) -> None:
         """Begin as a normal distribution around the naive path."""
@@ -101,14 +150,19 @@ class PatchMixer(nn.Module):
             self.head.bias.copy_(bias.repeat(cfg.horizon))
             self.gates.bias.copy_(torch.tensor([0.0, -3.0]).repeat_interleave(cfg.horizon))
 
-    def forward(self, values: Tensor, mask: Tensor, end_minute: Tensor) -> Tensor:
+    def forward(
+        self, values: Tensor, mask: Tensor, end_minute: Tensor, known: Tensor | None = None, static: Tensor | None = None
+    ) -> Tensor:
         """Quantiles of the steps after the window's end."""
         cfg = self.cfg
-        known = mask > 0.5
-        seen = known.to(values.dtype)
-        raw = torch.where(known, values, 0.0)
+        observed = mask > 0.5
+        seen = observed.to(values.dtype)
+        raw = torch.where(observed, values, 0.0)
         size = raw.abs().amax(1, keepdim=True).clamp(min=_TINY)
         unit = raw / size
+        if self.told is not None:
+            past, ahead = self.told.parts(values, known)
+            unit = unit / self.told.in_window(past)
         level, local, daily = self._level(unit, seen)
         scale = local + 0.05 * daily + 1e-3 * level.abs() + 1e-6
         spans = torch.cat([level.abs(), local, daily], dim=1).div(scale).log1p()
@@ -116,16 +170,23 @@ class PatchMixer(nn.Module):
         newest, newest_seen = unit[:, -cfg.recent :], seen[:, -cfg.recent :]
         offset = (newest - level) / scale * newest_seen
         season, season_seen = self._season(unit, seen, level)
+        about = self.about(self._about(end_minute, sizes))
+        about = about if self.traits is None or static is None else about + self.traits(static)
+        about = about if self.told is None else about + self.told.token(past, ahead)
         hidden = self._mix(
             self._fine(offset, newest_seen),
             self._rough(unit, seen, level, scale),
             self.past(torch.cat([((season - level) / scale).asinh(), season_seen], dim=1)),
-            self.about(self._about(end_minute, sizes)),
+            about,
         )
         gates = self.gates(hidden).sigmoid()
         path = level + gates[:, : cfg.horizon] * (season[:, 1:] - season[:, :1])
         path = path + gates[:, cfg.horizon :] * (season[:, :1] - level)
-        spread = self._spread(hidden, self.skip(offset.clamp(-_CLIP, _CLIP)))
+        doubt = None if self.told is None else self.told.doubt(ahead)
+        spread = self._spread(hidden, self.skip(offset.clamp(-_CLIP, _CLIP)), doubt)
+        if self.told is not None:
+            factor = self.told.to_come(ahead, hidden)
+            path, scale = path * factor, scale * factor
         answer = ((path.unsqueeze(2) + scale.unsqueeze(2) * spread) * size.unsqueeze(2)).clamp(-_HUGE, _HUGE)
         positive = (raw.amin(1, keepdim=True) >= 0).unsqueeze(2)
         return torch.where(positive, answer.clamp(min=0.0), answer)
@@ -186,10 +247,11 @@ class PatchMixer(nn.Module):
         hidden: Tensor = self.body(self.blocks(tokens))
         return hidden
 
-    def _spread(self, hidden: Tensor, skip: Tensor) -> Tensor:
-        """Quantiles around the path in units of the scale, non-decreasing: [n, horizon, q]."""
+    def _spread(self, hidden: Tensor, skip: Tensor, doubt: Tensor | None) -> Tensor:
+        """Quantiles around the path in units of the scale, non-decreasing: [n, horizon, q]. ``doubt`` is added to its head."""
         count, middle = len(self.cfg.quantiles), self.cfg.quantiles.index(0.5)
         answer = self.head(hidden).reshape(-1, self.cfg.horizon, count)
+        answer = answer if doubt is None else answer + doubt
         steps = functional.softplus(answer)
         median = (answer[:, :, middle] + skip).unsqueeze(2)
         below = median - steps[:, :, :middle].flip(2).cumsum(2).flip(2)
@@ -214,17 +276,21 @@ def train(
     progress: bool = True,
     weights: Sequence[float] | None = None,
     checkpoint: Path | None = None,
+    known: Sequence[npt.NDArray[Any]] | None = None,
+    static: npt.NDArray[Any] | None = None,
 ) -> tuple[PatchMixer, dict[str, Any]]:
     """Fit one model to all ``series`` (float32[t] with NaN for gaps, the last value ending at ``end_minutes``).
 
     The tail of the time axis is held out to stop early. ``deadline_s`` bounds the wall time; without it equal seeds give
-    equal models. ``weights``: how much more often a series is seen than others. ``checkpoint``: a file that
-    a training that was killed goes on from. Returns the model on the CPU and its
+    equal models. ``weights``: how much more often a series is seen than others. ``checkpoint``: a file that a training that
+    was killed goes on from. ``known`` float32[>= t, k] of each series ends where it does, and ``static`` float32[n, s] says
+    what they are, with the columns that ``cfg`` names; without them nothing is told. Returns the model on the CPU and its
     metrics with the learning curve. Raises ConfigError when no series is long enough, when the weights of ``init`` do not
     fit, and for a ``device`` that is not there.
     """
     config = ForecasterConfig.of({**cfg, "seed": seed})
-    panel = Panel.of(series, end_minutes, config.look_back, config.horizon, config.step_ms, weights=weights)
+    shape = config.look_back, config.horizon, config.step_ms
+    panel = Panel.of(series, end_minutes, *shape, weights=weights, known=known, static=static)
     model = build({**cfg, "seed": seed})
     if config.init:
         start_from(Path(config.init), model)

@@ -20,18 +20,31 @@ _CLIP = 20.0
 
 
 def forecaster_metrics(
-    path: Path, manifest: Mapping[str, Any], values: Floats32, end_minute: int, tail: int
+    path: Path,
+    manifest: Mapping[str, Any],
+    values: Floats32,
+    end_minute: int,
+    tail: int,
+    *,
+    known: Sequence[Floats32] | None = None,
+    static: Floats32 | None = None,
 ) -> dict[str, float]:
     """Errors of the model at ``path`` over the last ``tail`` slots of ``values`` float32[n, t].
 
+    ``known`` and ``static`` are as in training; a model that takes them and is given none is told nothing.
     ``tail_pinball`` is in units of each series' usual change over half a horizon; ``tail_mase_last`` and
     ``tail_mase_season`` are the median's absolute error over that of the last value and of the value a day before (below
     1: better); ``tail_cover_90`` is the share of targets between the quantiles 0.05 and 0.95.
     """
     step_ms, horizon = int(manifest["step_ms"]), int(manifest["horizon"])
-    panel = Panel.of(list(values), [end_minute] * len(values), int(manifest["look_back"]), horizon, step_ms)
+    shape = int(manifest["look_back"]), horizon, step_ms
+    if manifest.get("known") and known is None:
+        known = [np.zeros((0, len(manifest["known"])), np.float32)] * len(values)
+    if manifest.get("static") and static is None:
+        static = np.zeros((len(values), len(manifest["static"])), np.float32)
+    panel = Panel.of(list(values), [end_minute] * len(values), *shape, known=known, static=static)
     batch = _origins(panel, tail)
-    answer = _run(path, [batch.values, batch.mask, batch.end_minute], list(manifest["inputs"]))[0]
+    answer = _run(path, list(batch.inputs.values()), list(manifest["inputs"]))[0]
     levels = [float(q) for q in manifest["quantiles"]]
     scale, middle = batch.scale[:, None], levels.index(0.5)
     error = np.abs(answer[:, :, middle] - batch.target) / scale
@@ -41,10 +54,10 @@ def forecaster_metrics(
         base = np.abs(naive - batch.target) / scale
         if both.any():
             metrics[f"tail_mase_{name}"] = float(error[both].mean() / max(float(base[both].mean()), 1e-12))
-    known = np.isfinite(batch.target)
-    if 0.05 in levels and 0.95 in levels and known.any():
+    came = np.isfinite(batch.target)
+    if 0.05 in levels and 0.95 in levels and came.any():
         low, high = answer[:, :, levels.index(0.05)], answer[:, :, levels.index(0.95)]
-        metrics["tail_cover_90"] = float(((low <= batch.target) & (batch.target <= high))[known].mean())
+        metrics["tail_cover_90"] = float(((low <= batch.target) & (batch.target <= high))[came].mean())
     return metrics
 
 

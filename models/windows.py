@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +14,25 @@ from forecastle.types import Floats, Floats32, Ints
 
 
 class Batch(NamedTuple):
-    """``values`` and ``mask`` float32[n, L], ``end_minute`` int64[n], ``target`` float32[n, h] (NaN unknown), ``scale`` [n]."""
+    """``values`` and ``mask`` float32[n, L], ``end_minute`` int64[n], ``target`` float32[n, h] (NaN unknown), ``scale`` [n].
+
+    ``known`` float32[n, L + h, k] and ``static`` float32[n, s], where the panel has them.
+    """
 
     values: Floats32
     mask: Floats32
     end_minute: Ints
     target: Floats32
     scale: Floats32
+    known: Floats32 | None = None
+    static: Floats32 | None = None
+
+    @property
+    def inputs(self) -> dict[str, npt.NDArray[Any]]:
+        """What a model is shown, by the names of its inputs, in order."""
+        always: dict[str, npt.NDArray[Any]] = {"values": self.values, "mask": self.mask, "end_minute": self.end_minute}
+        told = (("known", self.known), ("static", self.static))
+        return always | {name: part for name, part in told if part is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,8 @@ class Panel:
 
     ``first`` is each series' first usable window end (column), ``scale`` its mean absolute change over half a horizon, by
     which its losses are divided. ``weight`` says how much more often than others a series is drawn.
+    ``known`` float32[calendars, look_back + t, k] is what was known beforehand, ``calendar`` int64[n] which of it is a series',
+    and ``static`` float32[n, s] what it is; None where a model takes none.
     """
 
     table: Floats32
@@ -39,6 +53,9 @@ class Panel:
     look_back: int
     horizon: int
     step_ms: int
+    known: Floats32 | None = None
+    calendar: Ints | None = None
+    static: Floats32 | None = None
 
     @classmethod
     def of(
@@ -50,8 +67,13 @@ class Panel:
         step_ms: int,
         *,
         weights: Sequence[float] | None = None,
+        known: Sequence[Floats32] | None = None,
+        static: Floats32 | None = None,
     ) -> Panel:
-        """Align ``series``; the last value of each ends at its ``end_minutes``. Raises ConfigError when all are too short."""
+        """Align ``series``; the last value of each ends at its ``end_minutes``. Raises ConfigError when all are too short.
+
+        ``known`` float32[>= t, k] of each ends where its series does; what it does not reach back to is 0.
+        """
         if len(series) != len(end_minutes) or not series:
             raise ConfigError(
                 f"{len(series)} series and {len(end_minutes)} end_minutes; give one for each of at least one series"
@@ -61,15 +83,16 @@ class Panel:
         for row, values in zip(table, series, strict=True):
             row[len(row) - len(values) :] = values
         table[~np.isfinite(table)] = np.nan
-        known = np.isfinite(table)
-        begin = np.where(known.any(1), known.argmax(1), table.shape[1])
+        there = np.isfinite(table)
+        begin = np.where(there.any(1), there.argmax(1), table.shape[1])
         first = begin + min(look_back // 4, max(longest // 4, 1))
         if (first > table.shape[1] - 2 * horizon).all():
             need = look_back // 4 + 2 * horizon
             raise ConfigError(f"the longest series has {longest} slots; a look-back of {look_back} needs at least {need}")
         weight = np.ones(len(series)) if weights is None else np.asarray(weights, np.float64)
         minutes = np.asarray(end_minutes, np.int64)
-        return cls(table, minutes, first, _change(table, horizon), weight, look_back, horizon, step_ms)
+        plain = cls(table, minutes, first, _change(table, horizon), weight, look_back, horizon, step_ms, static=static)
+        return plain if known is None else replace(plain, **_calendars(known, table.shape[1]))
 
     @property
     def end(self) -> int:
@@ -93,7 +116,22 @@ class Panel:
         mask = np.isfinite(window)
         minutes = self.end_minute[rows] - (self.end - ends) * self.step_ms // 60_000
         scale = self.scale[rows].astype(np.float32)
-        return Batch(np.where(mask, window, 0).astype(np.float32), mask.astype(np.float32), minutes, target, scale)
+        told = None
+        if self.known is not None and self.calendar is not None:
+            told = self.known[self.calendar[rows][:, None], ends[:, None] + np.arange(-self.look_back, self.horizon)]
+        traits = None if self.static is None else self.static[rows]
+        plain = np.where(mask, window, 0).astype(np.float32), mask.astype(np.float32)
+        return Batch(*plain, minutes, target, scale, told, traits)
+
+
+def _calendars(known: Sequence[Floats32], width: int) -> dict[str, Any]:
+    """``known`` and ``calendar`` of a panel: arrays that are one and the same object are kept once."""
+    distinct = {id(one): one for one in known}
+    table = np.zeros((len(distinct), width, known[0].shape[1]), np.float32)
+    for row, one in zip(table, distinct.values(), strict=True):
+        row[max(width - len(one), 0) :] = one[-width:]
+    place = {name: i for i, name in enumerate(distinct)}
+    return {"known": table, "calendar": np.asarray([place[id(one)] for one in known], np.int64)}
 
 
 def _change(table: Floats32, horizon: int) -> Floats:
@@ -104,6 +142,15 @@ def _change(table: Floats32, horizon: int) -> Floats:
     change: Floats = np.where(known, moved, 0.0).sum(1) / np.maximum(known.sum(1), 1)
     size = np.where(np.isfinite(table), np.abs(table), 0.0).max(1).astype(np.float64)
     return np.asarray(np.maximum(change, 1e-3 * size + 1e-12))
+
+
+def untold(batch: Batch, rng: np.random.Generator, share: float) -> Batch:
+    """About ``share`` of the windows are told nothing but what was measured, as a series without a calendar is."""
+    if batch.known is None and batch.static is None:
+        return batch
+    kept = (rng.random(len(batch.mask)) >= share).astype(np.float32)
+    known = None if batch.known is None else batch.known * kept[:, None, None]
+    return batch._replace(known=known, static=None if batch.static is None else batch.static * kept[:, None])
 
 
 def hide(batch: Batch, rng: np.random.Generator, share: float) -> Batch:

@@ -23,7 +23,7 @@ from forecastle.decide.sight import Known, Sight
 from forecastle.decide.sizing import Metric, Policy, Size, Span, Terms, break_even_s
 from forecastle.guards.context import Facts, GuardContext, View
 from forecastle.settings import DecideSettings, GuardSettings
-from forecastle.types import Domain, Forecasts, Inventory, SeriesKey, Situation, Windows, Workload
+from forecastle.types import Domain, Forecasts, Foreknown, Inventory, SeriesKey, Situation, Windows, Workload
 
 _FUZZ = 1e-9
 
@@ -164,11 +164,17 @@ class Eye:
             value = _newest(windows, row)
             if value is not None:
                 quantiles, values = _forecast(self.situation.forecasts, self.forecast_rows.get(demand.key))
-                factors = ahead.factors(span.last if values is None else len(values), windows[row])
+                steps, known = span.last if values is None else len(values), self._known(demand.key)
+                factors = ahead.factors(steps, windows[row], known)
                 values = None if values is None else (values * factors[:, None]).astype(np.float32)
                 carries = capacity(demand, windows, self.rows, load.max)
                 found.append(Metric(demand, value, quantiles, values, carries, float(factors[: span.last].max(initial=1.0))))
         return found
+
+    def _known(self, key: SeriesKey) -> tuple[Foreknown, ...]:
+        """What the forecast of a series was told of the future; nothing where the stand-in answered or none is there."""
+        forecasts, row = self.situation.forecasts, self.forecast_rows.get(key)
+        return () if row is None or forecasts.fallback[row] else forecasts.known
 
     def _veto(self, load: Workload) -> str:
         """What stands against a scale-in: a series above its limit, or one that cannot be seen."""

@@ -15,6 +15,7 @@ import numpy as np
 from forecastle.predict.calibrate import Calibrator
 from forecastle.predict.drift import Drifts
 from forecastle.predict.gate import Bounds, Strikes, bounds, judge, tidy
+from forecastle.predict.known import Almanac
 from forecastle.predict.naive import QUANTILES, naive
 from forecastle.predict.onnx import OnnxForecaster
 from forecastle.predict.shelf import Shelf
@@ -27,17 +28,26 @@ STAND_IN = "seasonal-naive"
 class Predictor:
     """Implements `forecastle.ports.Forecaster`. ``step_ms`` is the tick's step, which a model must have been made for.
 
-    ``clock`` gives seconds for the pace of looks at the pointer. Raises ConfigError when the model's name cannot be a file's.
+    ``clock`` gives seconds for the pace of looks at the pointer. ``almanac`` tells a model that asks for it what the
+    configuration knows beforehand; without one such a model is refused. Raises ConfigError when the model's name cannot be a
+    file's.
     """
 
     quantiles: tuple[float, ...] = QUANTILES
 
-    def __init__(self, settings: PredictSettings, step_ms: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: PredictSettings,
+        step_ms: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        almanac: Almanac | None = None,
+    ) -> None:
         self.settings = settings
         self.name = STAND_IN
         self.look_back = 1
         self.horizon = settings.horizon
-        self._shelf = Shelf(settings, step_ms, self.quantiles, clock) if settings.model else None
+        self._shelf = Shelf(settings, step_ms, self.quantiles, clock, almanac) if settings.model else None
         self._strikes = Strikes(settings.strikes)
         self._runner = _Runner(settings.timeout_s)
         self._calibrator = Calibrator(self.quantiles, self.horizon, settings.coverage_window, step_ms)
@@ -65,6 +75,7 @@ class Predictor:
             fallback,
             notes,
             drift,
+            () if model is None else model.known,
         )
 
     def _serving(self) -> OnnxForecaster | None:

@@ -80,9 +80,13 @@ class Members:
     def __len__(self) -> int:
         return len(self._row)
 
-    def replace(self, answer: Floats32, windows: Windows, quantiles: tuple[float, ...]) -> None:
-        """Put the members' quantiles into the rows of ``answer`` [n, h, q] whose series are listed and observed enough."""
+    def replace(self, answer: Floats32, windows: Windows, quantiles: tuple[float, ...], *, but: Mask | None = None) -> None:
+        """Put the members' quantiles into the rows of ``answer`` [n, h, q] whose series are listed and observed enough.
+
+        Rows ``but`` [n] stay the network's: it was told of what members know nothing of.
+        """
         enough = np.count_nonzero(windows.mask, axis=1) >= 2 * LEAST
+        enough &= ~but if but is not None else True
         asked = {i: self._listed[self._row[key]] for i, key in enumerate(windows.keys) if key in self._row and enough[i]}
         slot, levels = windows.end // windows.step_ms, np.asarray(quantiles)
         for alike in (True, False):

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from forecastle.errors import ModelRefused
+from forecastle.errors import ConfigError, ModelRefused
 from forecastle.ports import Artifact
+from forecastle.predict.known import Almanac, check_columns, read_known, statics
 from forecastle.predict.members import Members
-from forecastle.predict.trial import INPUTS, OUTPUTS, attempt, external
-from forecastle.types import Floats32, Windows
+from forecastle.predict.trial import OUTPUTS, attempt, external, inputs_of
+from forecastle.types import Floats32, Foreknown, Mask, SeriesKey, Windows
 
 MAX_BYTES = 256 << 20
 MAX_LOOK_BACK = 100_000
@@ -31,13 +32,23 @@ class OnnxForecaster:
     """A session ready to serve. ``step_ms``, ``horizon`` and ``quantiles`` are what the stream asks for.
 
     A model may look further ahead than asked, not less far. On the series that its manifest lists under ``members`` a
-    statistical member answers instead. Raises ModelRefused when the file or its manifest must not serve.
+    statistical member answers instead, unless the model is told of an occasion there. ``almanac`` tells it, where its manifest
+    asks for ``known`` inputs. Raises ModelRefused when the file or its manifest must not serve.
     """
 
     def __init__(
-        self, artifact: Artifact, *, step_ms: int, horizon: int, quantiles: tuple[float, ...], threads: int = THREADS
+        self,
+        artifact: Artifact,
+        *,
+        step_ms: int,
+        horizon: int,
+        quantiles: tuple[float, ...],
+        threads: int = THREADS,
+        almanac: Almanac | None = None,
     ) -> None:
         check(artifact, step_ms=step_ms, horizon=horizon, quantiles=quantiles)
+        self.known, self._static = _told(artifact, almanac)
+        self._almanac, self._traits = almanac, (tuple[SeriesKey, ...](), np.zeros((0, len(self._static)), np.float32))
         self.digest = artifact.sha256
         self.name = f"{artifact.name}@{artifact.sha256[:12]}"
         self.look_back = int(artifact.manifest["look_back"])
@@ -54,21 +65,35 @@ class OnnxForecaster:
         Stops between chunks, with what is there so far and NaN for the rest, once ``given_up`` is set.
         """
         answer = np.full((len(windows), self.horizon, self._shape[1]), np.nan, np.float32)
+        more, told = self._more(windows)
         for first in range(0, len(windows), CHUNK):
             if given_up is not None and given_up.is_set():
                 break
             rows = slice(first, first + CHUNK)
             values, mask = self._columns(windows.values[rows], windows.mask[rows])
             minutes = np.full(len(values), windows.end // 60_000, np.int64)
-            feed = dict(zip(INPUTS, (values, mask, minutes), strict=True))
+            feed = {"values": values, "mask": mask, "end_minute": minutes, **{name: of[rows] for name, of in more.items()}}
             quantiles = self._session.run(list(OUTPUTS), feed)[0]
             if quantiles.shape != (len(values), *self._shape):
                 raise ModelRefused(f"{self.name}: answered {list(quantiles.shape)} to {len(values)} windows")
             answer[rows] = quantiles[:, : self.horizon]
         else:
             if self._members:
-                self._members.replace(answer, windows, self._quantiles)
+                self._members.replace(answer, windows, self._quantiles, but=told)
         return answer
+
+    def _more(self, windows: Windows) -> tuple[dict[str, Any], Mask | None]:
+        """What the model takes beside the windows, by rows, and which series are told of occasions (None: it takes none)."""
+        more: dict[str, Any] = {}
+        told = None
+        if self.known and self._almanac is not None:
+            more["known"] = self._almanac.at(self.known, windows.keys, windows.end, self.look_back, self._shape[0])
+            told = more["known"].told
+        if self._static:
+            if self._traits[0] is not windows.keys:
+                self._traits = windows.keys, statics(windows.keys, self._static)
+            more["static"] = self._traits[1]
+        return more, told
 
     def _columns(self, values: Floats32, mask: np.ndarray[Any, Any]) -> tuple[Floats32, Floats32]:
         """The newest look-back columns, zero where unobserved, padded in front."""
@@ -78,6 +103,21 @@ class OnnxForecaster:
         if lack > 0:
             cells, known = (np.pad(part, ((0, 0), (lack, 0))) for part in (cells, known))
         return cells, known.astype(np.float32)
+
+
+def _told(artifact: Artifact, almanac: Almanac | None) -> tuple[tuple[Foreknown, ...], tuple[str, ...]]:
+    """The known inputs and the conditions that the manifest asks for. Raises ModelRefused when they cannot be given here."""
+    try:
+        known, static = read_known(artifact.manifest), tuple(map(str, artifact.manifest.get("static", ())))
+        check_columns([one.name for one in known], static)
+    except ConfigError as error:
+        raise ModelRefused(f"{artifact.path.parent}: its manifest asks for what is not served: {error}") from error
+    if known and almanac is None:
+        names = ", ".join(one.name for one in known)
+        raise ModelRefused(
+            f"{artifact.path.parent}: asks for the known inputs {names}, which nothing gives here; pass an almanac"
+        )
+    return known, tuple(static)
 
 
 def check(artifact: Artifact, *, step_ms: int, horizon: int, quantiles: tuple[float, ...]) -> None:
@@ -94,13 +134,14 @@ def _findings(
     """(what the manifest says, whether that is right, what to do)."""
     get = manifest.get
     look_back, ahead, levels, names = get("look_back"), get("horizon"), get("quantiles"), get("features")
+    wanted = inputs_of(manifest)
     return [
         (f"kind {get('kind')!r}", get("kind") == "forecaster", "name a forecaster in predict.model"),
         (f"step_ms {get('step_ms')!r}", get("step_ms") == step_ms, f"the stream's step is {step_ms} ms: train for that"),
         (f"look_back {look_back!r}", type(look_back) is int and 0 < look_back <= MAX_LOOK_BACK, "export it again"),
         (f"horizon {ahead!r}", type(ahead) is int and horizon <= ahead <= MAX_LOOK_BACK, f"at least {horizon} is needed"),
         (f"quantiles {levels!r}", levels == list(quantiles), f"{list(quantiles)} are served: train for these"),
-        (f"inputs {get('inputs')!r}", get("inputs") == list(INPUTS), f"a forecaster has {list(INPUTS)}"),
+        (f"inputs {get('inputs')!r}", get("inputs") == wanted, f"with its known and static columns they are {wanted}"),
         (f"outputs {get('outputs')!r}", get("outputs") == list(OUTPUTS), f"a forecaster has {list(OUTPUTS)}"),
         (f"features {names!r}", isinstance(names, list) and all(isinstance(n, str) for n in names), "export it again"),
         (

@@ -16,6 +16,7 @@ from forecastle.errors import ModelRefused, NotFound, Transient
 from forecastle.ports import Artifact
 from forecastle.predict.artifacts import point, pointed
 from forecastle.predict.dropped import settle_dropped, told_dropped
+from forecastle.predict.known import Almanac
 from forecastle.predict.naive import QUANTILES
 from forecastle.predict.onnx import OnnxForecaster
 from forecastle.predict.registry import DirectoryRegistry, MlflowRegistry, open_registry
@@ -40,9 +41,10 @@ class Puller:
         self.refused: dict[str, str] = {}
         self._seen: dict[str, str] = {}
         step_ms, horizon = int(settings.window.step_s * 1000), settings.predict.horizon
+        almanac = Almanac((), step_ms)  # for admission; the worker has the fleet's
 
         def forecaster(artifact: Artifact) -> None:
-            OnnxForecaster(artifact, step_ms=step_ms, horizon=horizon, quantiles=QUANTILES)
+            OnnxForecaster(artifact, step_ms=step_ms, horizon=horizon, quantiles=QUANTILES, almanac=almanac)
 
         admits: list[tuple[str, Admit]] = [(settings.predict.model, forecaster), (settings.detect.model, _detector)]
         self._admits = {name: admit for name, admit in admits if name}

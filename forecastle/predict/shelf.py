@@ -13,6 +13,7 @@ from pathlib import Path
 from forecastle.errors import ModelRefused
 from forecastle.predict.artifacts import cached, plain, pointed
 from forecastle.predict.dropped import tell_dropped
+from forecastle.predict.known import Almanac
 from forecastle.predict.onnx import OnnxForecaster
 from forecastle.settings import PredictSettings
 
@@ -23,13 +24,19 @@ class Shelf:
     """``serving`` is the model in use, None when there is none. Raises ConfigError for a name that cannot be a file's."""
 
     def __init__(
-        self, settings: PredictSettings, step_ms: int, quantiles: tuple[float, ...], clock: Callable[[], float]
+        self,
+        settings: PredictSettings,
+        step_ms: int,
+        quantiles: tuple[float, ...],
+        clock: Callable[[], float],
+        almanac: Almanac | None = None,
     ) -> None:
         self.serving: OnnxForecaster | None = None
         self.refused: dict[str, str] = {}
         self.note = ""
         self._name, self._alias, self._cache = plain(settings.model), plain(settings.alias), Path(settings.cache)
         self._settings, self._step_ms, self._quantiles, self._clock = settings, step_ms, quantiles, clock
+        self._almanac = almanac
         self._previous: OnnxForecaster | None = None
         self._looked: float | None = None
 
@@ -66,7 +73,13 @@ class Shelf:
             return self._previous
         artifact = cached(self._cache, self._name, version, digest)
         try:
-            return OnnxForecaster(artifact, step_ms=self._step_ms, horizon=self._settings.horizon, quantiles=self._quantiles)
+            return OnnxForecaster(
+                artifact,
+                step_ms=self._step_ms,
+                horizon=self._settings.horizon,
+                quantiles=self._quantiles,
+                almanac=self._almanac,
+            )
         except ModelRefused as error:
             self.refused[digest] = f"{self._name}@{digest[:12]} is refused: {error}"
             raise ModelRefused(self.refused[digest]) from error

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 INPUTS, OUTPUTS = ("values", "mask", "end_minute"), ("quantiles",)
+MORE = ("known", "static")
+"""Inputs of a model that asks for them, each listed in the manifest under its name."""
 MEMORY_BYTES = 4 << 30
 CPU_S = 60
 WALL_S = 90.0
@@ -91,6 +93,7 @@ def _varint(part: memoryview, at: int) -> tuple[int, int]:
 def attempt(path: Path, manifest: Mapping[str, Any], wall_s: float = WALL_S) -> None:
     """Load and run the model in a process of its own. Raises ModelRefused with what it died of or answered wrongly."""
     shape = {key: manifest[key] for key in ("look_back", "horizon")} | {"q": len(manifest["quantiles"])}
+    shape |= {key: len(manifest.get(key, ())) for key in MORE}
     job = json.dumps({"path": str(path.resolve()), **shape})
     env = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", __name__]
@@ -114,8 +117,16 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 
-def _windows(look_back: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Eight windows: ordinary ones with and without gaps, a constant, zeros, one slot observed, none observed."""
+def inputs_of(manifest: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors that a model with this manifest takes, in order."""
+    return [*INPUTS, *(name for name in MORE if manifest.get(name))]
+
+
+def _windows(look_back: int, horizon: int, known: int, static: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Eight windows: ordinary ones with and without gaps, a constant, zeros, one slot observed, none observed.
+
+    Half of them are told of occasions and of what they are.
+    """
     rng = np.random.default_rng(0)
     at = np.arange(look_back)
     wave = 100 + 50 * np.sin(at / 230 + rng.random((4, 1)) * 6) + rng.normal(0, 5, (4, look_back))
@@ -125,15 +136,23 @@ def _windows(look_back: int) -> dict[str, np.ndarray[Any, Any]]:
     mask[2:4] = rng.random((2, look_back)) > 0.2
     mask[6, :-1], mask[7] = 0.0, 0.0
     minutes = 28_000_000 + 777 * np.arange(8)
-    return {"values": (values * mask).astype(np.float32), "mask": mask.astype(np.float32), "end_minute": minutes}
+    feed = {"values": (values * mask).astype(np.float32), "mask": mask.astype(np.float32), "end_minute": minutes}
+    half = np.arange(8) % 2
+    occasions = half[:, None, None] * (rng.random((8, look_back + horizon, known)) < 0.3)
+    traits = half[:, None] * (rng.random((8, static)) < 0.5)
+    more = {"known": occasions.astype(np.float32), "static": traits.astype(np.float32)}
+    return feed | {name: told for name, told in more.items() if told.size}
 
 
-def wrong(session: Any, look_back: int, horizon: int, q: int) -> str:
-    """What is wrong with the answers of an ONNX Runtime session; '' when nothing is."""
+def wrong(session: Any, look_back: int, horizon: int, q: int, *, known: int = 0, static: int = 0) -> str:
+    """What is wrong with the answers of an ONNX Runtime session; '' when nothing is.
+
+    ``known`` and ``static`` are how many columns of these the model takes.
+    """
     names = tuple(i.name for i in session.get_inputs()), tuple(o.name for o in session.get_outputs())
-    if names != (INPUTS, OUTPUTS):
-        return f"has {names[0]} -> {names[1]}, a forecaster has {INPUTS} -> {OUTPUTS}"
-    feed = _windows(look_back)
+    feed = _windows(look_back, horizon, known, static)
+    if names != (tuple(feed), OUTPUTS):
+        return f"has {names[0]} -> {names[1]}, a forecaster with its manifest has {tuple(feed)} -> {OUTPUTS}"
     answer: Floats32 = np.asarray(session.run(list(OUTPUTS), feed)[0])
     if answer.shape != (8, horizon, q) or answer.dtype != np.float32:
         return f"answers {answer.dtype}{list(answer.shape)} to 8 windows; its manifest says float32[8, {horizon}, {q}]"

@@ -10,9 +10,10 @@ from typing import Any
 from zoneinfo import available_timezones
 
 from forecastle.decide.erlang import reachable
-from forecastle.decide.events import check_calendar
 from forecastle.errors import ConfigError
 from forecastle.guards.windows import interval
+from forecastle.occasions import check_calendar
+from forecastle.predict.known import Almanac
 from forecastle.runtime.extras import remedy
 from forecastle.settings import (
     DemandSettings,
@@ -95,6 +96,12 @@ def _workload(load: WorkloadSettings) -> Workload:
         holidays=_holidays(load.holidays) if load.holidays is not None else None,
         slo=_objective(load.name, load.slo) if load.slo is not None else None,
     )
+
+
+def almanac(settings: Settings) -> Almanac:
+    """What the workloads of the settings know beforehand, for models that ask for it."""
+    loads = (_workload(with_policy(load, settings)) for load in settings.fleet.workloads)
+    return Almanac(loads, int(settings.window.step_s * 1000))
 
 
 def _traffic(workload: str, name: str, site: str, adapter: str, target: dict[str, str]) -> Pool:

@@ -16,10 +16,12 @@ import numpy as np
 from forecastle.errors import ConfigError, ModelRefused
 from forecastle.predict.artifacts import cached, pointed
 from forecastle.predict.engine import STAND_IN, Predictor
+from forecastle.predict.known import Almanac
 from forecastle.predict.naive import BLOCK, QUANTILES, naive
 from forecastle.predict.onnx import OnnxForecaster
 from forecastle.rehearsal.quantiles import Ahead, Plain, learn_ahead
 from forecastle.rehearsal.trace import STEP_S, Demand
+from forecastle.runtime.inventory import almanac
 from forecastle.settings import PredictSettings, Settings
 from forecastle.types import Floats, Floats32, Forecasts, Ints, Mask, Windows
 
@@ -74,9 +76,9 @@ class Learned:
 class Model:
     """The cached model as in production, but never given up for being slow, as the machine here is another one."""
 
-    def __init__(self, settings: PredictSettings, step_ms: int, name: str) -> None:
+    def __init__(self, settings: PredictSettings, step_ms: int, name: str, known: Almanac) -> None:
         patient = settings.model_copy(update={"timeout_s": 600.0})
-        self._predictor = Predictor(patient, step_ms, clock=lambda: 0.0)
+        self._predictor = Predictor(patient, step_ms, clock=lambda: 0.0, almanac=known)
         self.name, self.warm = name, settings.coverage_window
         self._asked = self._refused = 0
 
@@ -105,7 +107,8 @@ def source_of(settings: Settings, demand: Demand, learned: Lessons) -> Source:
     if not predict.model:
         return StandIn(predict)
     try:
-        return Model(predict, step_ms, _name(predict, step_ms))
+        known = almanac(settings)
+        return Model(predict, step_ms, _name(predict, step_ms, known), known)
     except (ModelRefused, ConfigError, OSError) as error:
         why = str(error)
     key = step_ms // (STEP_S * 1000), predict.horizon, predict.season, settings.window.look_back
@@ -133,14 +136,15 @@ def _plain(settings: Settings, demand: Demand, step: int) -> Plain:
     return plain
 
 
-def _name(predict: PredictSettings, step_ms: int) -> str:
+def _name(predict: PredictSettings, step_ms: int, known: Almanac) -> str:
     """The cached model's name and digest. Raises ModelRefused or ConfigError when there is none that can serve."""
     cache = Path(predict.cache)
     target = pointed(cache, predict.model, predict.alias)
     if target is None:
         raise ModelRefused(f"predict.model names '{predict.model}', but {cache} holds no {predict.alias} of it")
     artifact = cached(cache, predict.model, *target)
-    return OnnxForecaster(artifact, step_ms=step_ms, horizon=predict.horizon, quantiles=QUANTILES).name
+    served = OnnxForecaster(artifact, step_ms=step_ms, horizon=predict.horizon, quantiles=QUANTILES, almanac=known)
+    return served.name
 
 
 def _told(window: Windows, values: np.ndarray, name: str) -> Forecasts:

@@ -21,6 +21,7 @@ from forecastle.ports import Cloud, Intake
 from forecastle.predict import drift
 from forecastle.predict.artifacts import cached, pointed
 from forecastle.predict.engine import Predictor
+from forecastle.predict.known import Almanac
 from forecastle.runtime.clocks import EventClock, WallClock
 from forecastle.runtime.feedback import Words, incident_keeper
 from forecastle.runtime.health import HealthFile
@@ -59,7 +60,7 @@ def furnish(settings: Settings, *, intake: Intake | None = None, adapters: Mappi
     rooms = Rooms(
         intake=intake or KafkaIntake(settings.intake, WallClock()),
         store=WindowStore(settings.window),
-        predictor=Predictor(settings.predict, step_ms),
+        predictor=Predictor(settings.predict, step_ms, almanac=Almanac(stock.workloads.values(), step_ms)),
         detection=detectors,
         group=book.update,
         decide=partial(decide, inventory=stock, settings=settings.decide, guards=settings.guards),

@@ -3,6 +3,8 @@
 ::
 
     check_forecaster(lambda: Predictor(PredictSettings(model=""), 60_000))
+
+A model that takes known inputs is given those of some of the example's series with ``almanac=occasions()``.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import TypeAlias
 import numpy as np
 
 from forecastle.ports import Forecaster
-from forecastle.types import Floats, Forecasts, SeriesKey, Windows
+from forecastle.predict.known import KNOWN, Almanac
+from forecastle.types import Demand, Event, Floats, Forecasts, SeriesKey, Windows, Workload
 
 Make: TypeAlias = Callable[[], Forecaster]
 STEP_MS = 60_000
@@ -38,6 +41,19 @@ def example(look_back: int, rows: int = 12, seed: int = 0, step_ms: int = STEP_M
     keys = tuple(SeriesKey(f"workload-{i:02d}", "requests") for i in range(rows))
     no = np.zeros(rows, np.bool_)
     return Windows(keys, END, step_ms, np.where(mask, values, np.nan).astype(np.float32), mask, no, no)
+
+
+def occasions(step_ms: int = STEP_MS) -> Almanac:
+    """What is known beforehand of every other workload of `example`: events that are over, running and ahead."""
+    loads = []
+    for i in range(0, 12, 2):
+        starts = ((-40, 0.5 + i / 4), (-3 - i, 2.0), (4 + i, 1.0 + i / 8))
+        events = tuple(
+            Event(f"event {k}", END + at * step_ms, END + (at + 8) * step_ms, factor) for k, (at, factor) in enumerate(starts)
+        )
+        name = f"workload-{i:02d}"
+        loads.append(Workload(name, (Demand(SeriesKey(name, "requests"), 1.0),), (), events=events))
+    return Almanac(loads, step_ms)
 
 
 def check_forecaster(make: Make, *, step_ms: int = STEP_MS) -> None:
@@ -112,6 +128,15 @@ def check_untouched(make: Make, windows: Windows) -> None:
     assert kept, "untouched: the windows were written to"
 
 
+def check_known(make: Make, windows: Windows) -> None:
+    """What it was told of the future has a name that others know and a range that holds 0."""
+    known = make().forecast(windows).known
+    names = [one.name for one in known]
+    assert len(set(names)) == len(names), f"known: {names} name one twice"
+    assert set(names) <= set(KNOWN), f"known: {names} are not all among {list(KNOWN)}"
+    assert all(one.low <= 0 <= one.high for one in known), f"known: a range of {known} does not hold 0"
+
+
 CHECKS: tuple[Callable[[Make, Windows], None], ...] = (
     check_shape,
     check_values,
@@ -120,6 +145,7 @@ CHECKS: tuple[Callable[[Make, Windows], None], ...] = (
     check_empty,
     check_repeatable,
     check_untouched,
+    check_known,
 )
 
 

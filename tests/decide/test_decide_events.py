@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -13,11 +14,12 @@ from decide_worlds import NOW, RPS, STEP, fleet, load, plans, remembered, scalin
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecastle.decide import events as occasions
-from forecastle.decide.events import Ahead, check_calendar
+from forecastle import occasions
+from forecastle.decide.events import Ahead
 from forecastle.errors import ConfigError
+from forecastle.occasions import check_calendar
 from forecastle.settings import GuardSettings
-from forecastle.types import Event, Holidays, Situation, Window
+from forecastle.types import Event, Foreknown, Holidays, Situation, Window
 
 TEN = fleet(seen("shop-fra", 10), seen("shop-ams", 10))
 QUICK = GuardSettings(cooldown_up_s=60, stabilization_down_s=60)
@@ -106,6 +108,49 @@ def test_a_calm_that_does_not_come_lowers_no_further_than_planned() -> None:
 )
 def test_without_a_level_before_it_all_of_it_has_come(unknown: Window) -> None:
     assert factors(event(-4, 20, 3.0), now=unknown) == [1.0] * 6
+
+
+LEARNED = (Foreknown("event", math.log(0.5), math.log(3)),)
+
+
+def test_what_the_model_was_told_of_and_has_learned_is_not_multiplied_again() -> None:
+    found = ahead(event(0, 2, 3.0), event(2, 2, 4.0), event(4, 2, 0.4))
+    assert found.factors(6, window(100.0)).tolist() == [3, 3, 4, 4, 0.4, 0.4]
+    assert found.factors(6, window(100.0), LEARNED).tolist() == [1, 1, 4, 4, 0.4, 0.4]
+    assert found.factors(6, window(100.0), (Foreknown("event"),)).tolist() == [3, 3, 4, 4, 0.4, 0.4]
+
+
+def test_of_what_is_the_models_nothing_has_come_for_the_others() -> None:
+    """A learned occasion runs and has tripled demand; the one of 4 that is not learned has not begun."""
+    now = window(100.0, 300.0, 300.0, 300.0)
+    assert ahead(event(-3, 5, 3.0), event(4, 2, 4.0)).factors(6, now, LEARNED).tolist() == [1, 1, 1, 1, 4, 4]
+
+
+def test_a_holiday_is_the_models_when_all_that_tells_of_it_was_learned() -> None:
+    day = ms(BERLIN, 2026, 4, 6)
+    half = replace(GERMANY, factor=0.6)
+    found = Ahead.of(load(holidays=half), day, 60 * STEP, 6)
+    plain, now = [0.6] * 6, window(100.0)
+    holiday, narrow = Foreknown("holiday", 0, 1), Foreknown("event", math.log(0.7), 0)
+    assert found.factors(6, now).tolist() == plain
+    assert found.factors(6, now, (holiday,)).tolist() == [1] * 6
+    assert found.factors(6, now, LEARNED).tolist() == [1] * 6
+    assert found.factors(6, now, (holiday, *LEARNED)).tolist() == [1] * 6
+    assert found.factors(6, now, (holiday, narrow)).tolist() == plain
+    assert found.factors(6, now, (Foreknown("holiday"), *LEARNED)).tolist() == plain
+
+
+@pytest.mark.parametrize(("known", "fallback", "times"), [((), False, 3), (LEARNED, False, 1), (LEARNED, True, 3)])
+def test_a_plan_multiplies_what_was_not_told_and_what_the_stand_in_said(
+    known: tuple[Foreknown, ...], fallback: bool, times: int
+) -> None:
+    """Thrice as much is planned; the model that was told says that demand stays."""
+    sale = stock(load(events=(event(0, 30, 3.0),)))
+    now = situation(300, TEN)
+    rows = np.full(len(now.forecasts), fallback)
+    told = replace(now, forecasts=replace(now.forecasts, known=known, fallback=rows))
+    wanted = plans(situation(300, TEN, expected=300 * times), stock(load()), QUICK)[0].recommended["shop"]
+    assert plans(told, sale, QUICK)[0].recommended["shop"] == wanted
 
 
 @given(

@@ -22,6 +22,7 @@ from flows.train import Lesson, export
 from forecastle.errors import ConfigError
 from forecastle.ports import Artifact
 from forecastle.predict.artifacts import sha256
+from forecastle.predict.known import Almanac
 from forecastle.predict.members import Members
 from forecastle.predict.naive import QUANTILES
 from forecastle.predict.onnx import OnnxForecaster
@@ -193,7 +194,7 @@ def test_the_manifest_that_is_published_lists_them(
 ) -> None:
     write = partial(tiny_models.forecaster, look_back=120, horizon=6)
     fitted = Fitted("forecaster", write, Recipe("forecaster", "a:b", "c:d", {"season": 60}, members=rules))
-    lesson = Lesson(history, Quality(()), 0.0)
-    made = asyncio.run(export.fn(fitted, tmp_path, history, 40, lesson, demand=[False] * 4))
+    lesson, almanac = Lesson(history, Quality(()), 0.0), Almanac((), history.step_ms)
+    made = asyncio.run(export.fn(fitted, tmp_path, history, 40, lesson, almanac=almanac, demand=[False] * 4))
     told = made.manifest.get("members")
     assert (told and [one["workload"] for one in told]) == listed

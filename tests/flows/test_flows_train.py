@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mlflow import MlflowClient
 from pyarrow import parquet
 from typer.testing import CliRunner
 
+from flows.champion import admitted
 from flows.history import gridded
 from flows.recipes import recipe
 from flows.tracking import EXPERIMENT
@@ -21,7 +23,7 @@ from forecastle.cli import app
 from forecastle.errors import BrokerUnavailable, ConfigError
 from forecastle.predict.registry import DirectoryRegistry, MlflowRegistry
 from forecastle.settings import Settings, WindowSettings
-from forecastle.types import Sample, Samples, SeriesKey
+from forecastle.types import Foreknown, Sample, Samples, SeriesKey
 from forecastle.window.store import WindowStore
 
 MINUTE = 60_000
@@ -123,6 +125,35 @@ def test_a_history_becomes_two_served_models_and_a_logged_run(tmp_path: Path, hi
     assert (named["data"], named["seed"]) == (artifact.manifest["train"]["data"], "0")
     assert named["feature_hash"] == artifact.manifest["feature_hash"]
     assert named["code"]
+
+
+def local(slot: int) -> str:
+    """The end of a slot of the history as a local time in UTC."""
+    at = 1_700_000_040_000 // MINUTE * MINUTE + MINUTE * slot
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M")
+
+
+def test_the_fleets_occasions_are_learned_and_the_manifest_says_which(tmp_path: Path, history: Path) -> None:
+    """Three sales within what training sees, one of them alone of its size, and one in the tail that the model is judged on."""
+    planned = ((200, 2.0), (400, 2.0), (600, 5.0), (850, 2.0))
+    sales = [
+        {"name": "sale", "zone": "UTC", "factor": factor, "start": local(slot), "end": local(slot + 15)}
+        for slot, factor in planned
+    ]
+    pool = {"name": "shop-fra", "site": "fra", "unit_price": 0.1}
+    shop = {"name": "shop", "events": sales, "demands": [{"metric": "rps", "per_replica": 40}], "pools": [pool]}
+    fleet = {"sites": [{"name": "fra", "provider": "aws", "region": "eu-central-1"}], "workloads": [shop]}
+    given = settings(str(tmp_path / "registry"), fleet=fleet)
+    asks = {**TINY, "steps": 5, "known": ["event"], "static": ["metric=rps"]}
+    row = asyncio.run(train(settings=given, history=str(history), parameters={"forecaster": asks}))["forecaster"]
+    assert row["promoted"], row["reasons"]
+    assert not row["reasons"]
+    artifact = DirectoryRegistry(tmp_path / "registry").pull("forecaster", "1", tmp_path / "cache")
+    assert artifact.manifest["known"] == [{"name": "event", "low": 0.0, "high": pytest.approx(np.log(2))}]
+    assert artifact.manifest["static"] == ["metric=rps"]
+    assert artifact.manifest["inputs"] == ["values", "mask", "end_minute", "known", "static"]
+    served = admitted(Settings.model_validate(given), artifact)
+    assert served.known == (Foreknown("event", 0.0, pytest.approx(np.log(2))),)
 
 
 def test_a_worse_model_is_registered_but_does_not_serve_and_a_better_one_does(tmp_path: Path, history: Path) -> None:

@@ -45,7 +45,8 @@ def test_the_manifest_says_what_serving_needs(exported: tuple[Path, dict[str, An
         "outputs": ["quantiles"],
     }
     assert manifest["quantiles"] == [0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99]
-    assert manifest["feature_hash"] == plan_hash(manifest["features"])
+    assert manifest["feature_hash"] == plan_hash(manifest["features"]) == "30ac3f4a1fb6fec0"
+    assert not {"known", "static"} & set(manifest)
     assert 0 <= manifest["parity"] <= 1e-4
     json.dumps(manifest)
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
