@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from forecastle.decide.events import Ahead
+from forecastle.occasions import occasions
 from forecastle.types import Event, SeriesKey, Workload
 
 
@@ -22,6 +22,6 @@ def announced(workloads: Mapping[str, Workload]) -> Callable[[SeriesKey, int, in
 
     def known(key: SeriesKey, begin: int, end: int) -> Sequence[Event]:
         load = of.get((key.workload, key.metric))
-        return () if load is None else Ahead.of(load, begin, end - begin, 1).events
+        return () if load is None else [one.event for one in occasions(load.events, load.holidays, begin, end)]
 
     return known
