@@ -17,6 +17,7 @@ import tiny_models
 from flows.contest import Exported, Fitted, enter, measure
 from flows.history import History
 from flows.recipes import Recipe
+from forecastle.predict.known import Almanac
 from forecastle.predict.registry import DirectoryRegistry
 from forecastle.settings import Settings
 from forecastle.types import SeriesKey
@@ -151,7 +152,7 @@ def test_a_detector_is_judged_in_training_by_the_rule_of_promote(tmp_path: Path)
         path = tmp_path / "detector.onnx"
         manifest = tiny_models.detector(path, **options)
         fitted = Fitted("detector", lambda _: {}, Recipe("detector", "a:b", "c:d", {}))
-        made = Exported(fitted, path, manifest, measure("detector", history, 80), history, 80)
+        made = Exported(fitted, path, manifest, measure("detector", history, 80, Almanac((), STEP)), history, 80)
         return enter(arena.settings, made, tmp_path / "cache")
 
     first = enter_detector(gain=0.0)

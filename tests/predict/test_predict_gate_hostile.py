@@ -173,7 +173,7 @@ def test_the_trial_names_what_is_wrong_with_an_answer(says: str) -> None:
     [(("values",), ("quantiles",)), (("mask", "values", "end_minute"), ("quantiles",)), (("values", "mask", "end_minute"), ())],
 )
 def test_the_trial_wants_the_inputs_and_outputs_by_name_and_order(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-    assert "a forecaster has" in wrong(Scripted(flat, inputs, outputs), 16, 3, 2)
+    assert "a forecaster with its manifest has" in wrong(Scripted(flat, inputs, outputs), 16, 3, 2)
 
 
 def test_rounding_between_alone_and_batch_is_no_fault() -> None:
